@@ -1,0 +1,105 @@
+"""The command line that every experiment shares: a recipe's name, overrides, where to run."""
+
+import dataclasses
+import difflib
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+import tyro
+
+from research.errors import TrellisError
+
+
+class Recipe(NamedTuple):
+    """A named configuration and one line on its cost and its expected result."""
+
+    description: str
+    config: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Where to run; these change nothing in the result."""
+
+    out: Path = Path("runs")
+    """Folder of all runs; this one goes to OUT/<experiment>/<recipe>-<id>."""
+    data_dir: Path | None = None
+    """Where data lies; by default $TRELLIS_DATA, else ~/.cache/trellis."""
+    fresh: bool = False
+    """Start anew instead of resuming; an earlier run is moved aside, not deleted."""
+
+
+def main(
+    experiment: str,
+    description: str,
+    recipes: Mapping[str, Recipe],
+    run: Callable[[str, Any, Options], Path],
+    arguments: Sequence[str] | None = None,
+) -> None:
+    """Parse a recipe and its overrides, run, and say where the report is.
+
+    Exits with status 2 and a message on bad input, 130 when interrupted.
+
+    Args:
+        experiment: module name, for --help.
+        description: shown by --help.
+        recipes: name -> recipe; all of one configuration class.
+        run: (recipe name, configuration, options) -> path of the report.
+        arguments: instead of the process's own, for tests.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    recipe, config, options = _parse(experiment, description, recipes, arguments)
+    # A cluster stops a job with SIGTERM: leave by the same door as Ctrl-C.
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        report = run(recipe, config, options)
+    except TrellisError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("\nInterrupted. The same command goes on where this one stopped.", file=sys.stderr)
+        raise SystemExit(130) from None
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    print(f"Report: {report}")
+
+
+def _parse(experiment, description, recipes, arguments) -> tuple[str, Any, Options]:
+    program = f"python -m experiments.{experiment}"
+    if not arguments or arguments[0] not in recipes:
+        _explain_recipes(program, description, recipes, arguments)
+    recipe = recipes[arguments[0]]
+    command_class = dataclasses.make_dataclass(
+        "Command", [("recipe", type(recipe.config)), ("run", Options)], frozen=True
+    )
+    command = tyro.cli(
+        command_class,
+        default=command_class(recipe.config, Options()),
+        args=arguments[1:],
+        prog=f"{program} {arguments[0]}",
+        description=f"{description}\n\n{arguments[0]}: {recipe.description}",
+        config=(tyro.conf.OmitArgPrefixes,),
+    )
+    return arguments[0], command.recipe, command.run
+
+
+def _explain_recipes(program, description, recipes, arguments) -> NoReturn:
+    """Print how to name a recipe, and leave: with status 0 when asked for help, else 2."""
+    asked = any(argument in ("-h", "--help") for argument in arguments)
+    lines = [f"usage: {program} {{{','.join(recipes)}}} [options]", "", description, ""]
+    lines += [f"  {name:10}  {recipe.description}" for name, recipe in recipes.items()]
+    lines += ["", f"Options of a recipe: {program} {next(iter(recipes))} --help"]
+    if not asked:
+        received = repr(arguments[0]) if arguments else "nothing"
+        near = difflib.get_close_matches(arguments[0], recipes, n=1) if arguments else []
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        choices = ", ".join(recipes)
+        lines += [
+            "",
+            f"error: the first argument must be a recipe ({choices}); received {received}.{hint}",
+        ]
+    print("\n".join(lines), file=sys.stdout if asked else sys.stderr)
+    raise SystemExit(0 if asked else 2)

@@ -1,0 +1,1 @@
+"""Models in Linen, one readable file each; everything else sees only ``params`` and ``apply``."""

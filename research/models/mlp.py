@@ -1,0 +1,27 @@
+"""A multilayer perceptron for images. Axes: B batch, H height, W width, C channels, K classes."""
+
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+
+class MLP(nn.Module):
+    """Flatten, then dense layers with ReLU between them.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> images = jnp.zeros((2, 8, 8, 1))
+      >>> model = MLP(classes=10, widths=(32,))
+      >>> params = model.init(jax.random.key(0), images)["params"]
+      >>> model.apply({"params": params}, images).shape
+      (2, 10)
+    """
+
+    classes: int
+    widths: tuple[int, ...] = (128, 128)
+
+    @nn.compact
+    def __call__(self, images: Float[Array, "B H W C"]) -> Float[Array, "B K"]:
+        x = images.reshape(images.shape[0], -1)
+        for width in self.widths:
+            x = nn.relu(nn.Dense(width)(x))
+        return nn.Dense(self.classes)(x)

@@ -1,0 +1,1 @@
+"""Objectives: pure functions from model outputs and targets to a scalar loss."""

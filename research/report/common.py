@@ -1,0 +1,303 @@
+"""What both reports need: checks of the records, plain words for numbers and names, provenance."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from research.errors import RunError
+from research.report.page import Html, facts, join, paragraph, section
+from research.runlog import Records
+from research.stats import Interval
+
+BLANK = "–"
+
+_NAMES = {
+    "adabelief": "AdaBelief", "adadelta": "Adadelta", "adafactor": "Adafactor",
+    "adagrad": "Adagrad", "adam": "Adam", "adamax": "Adamax", "adamw": "AdamW", "adan": "Adan",
+    "lion": "Lion", "momentum": "Momentum", "muon": "Muon", "nadam": "NAdam",
+    "nesterov": "Nesterov", "radam": "RAdam", "rmsprop": "RMSprop", "rprop": "Rprop", "sgd": "SGD",
+    "soap": "SOAP", "cnn": "CNN", "gru": "GRU", "lenet": "LeNet", "mlp": "MLP", "vit": "ViT",
+    "bilstm": "Bidirectional LSTM", "conv_attention": "Convolution + attention",
+}  # fmt: skip
+
+
+def name(identifier: str) -> str:
+    """A name as people write it; one that is not known as it is, with spaces.
+
+    Example:
+        >>> name("adamw"), name("my_optimizer")
+        ('AdamW', 'my optimizer')
+    """
+    return _NAMES.get(identifier, identifier.replace("_", " "))
+
+
+def names(identifiers: Iterable[str]) -> dict[str, str]:
+    """`name` of each."""
+    return {identifier: name(identifier) for identifier in identifiers}
+
+
+def listed(items: Sequence[str]) -> str:
+    """Items as a phrase.
+
+    Example:
+        >>> listed(["a"]), listed(["a", "b", "c"])
+        ('a', 'a, b and c')
+    """
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
+
+
+def spelled(n: int) -> str:
+    """A small number as a word, to begin a title.
+
+    Example:
+        >>> spelled(5), spelled(31)
+        ('Five', '31')
+    """
+    words = ("No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten")
+    return words[n] if n < len(words) else str(n)
+
+
+def count(n: int, singular: str, plural: str | None = None) -> str:
+    """A number with its noun.
+
+    Example:
+        >>> count(1, "seed"), count(12000, "step")
+        ('1 seed', '12,000 steps')
+    """
+    return f"{n:,} {singular if n == 1 else plural or singular + 's'}"
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """A fraction in per cent without the sign; a dash where there is none.
+
+    Example:
+        >>> percent(0.9724), percent(None)
+        ('97.2', '–')
+    """
+    return (
+        BLANK if value is None or not math.isfinite(value) else _signed(f"{100 * value:.{digits}f}")
+    )
+
+
+def _signed(text: str) -> str:
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def percent_range(interval: Interval, digits: int = 1) -> str:
+    """An interval of fractions in per cent.
+
+    Example:
+        >>> percent_range(Interval(0.065, 0.0921))
+        '6.5 to 9.2'
+    """
+    if not math.isfinite(interval.low):
+        return BLANK
+    return f"{percent(interval.low, digits)} to {percent(interval.high, digits)}"
+
+
+def number(value: Any) -> str:
+    """A setting, to three significant digits where it is not whole.
+
+    Example:
+        >>> number(0.00312345), number(128), number("nesterov"), number(3e-05)
+        ('0.00312', '128', 'nesterov', '3e-05')
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
+
+
+def need(mapping: Mapping[str, Any], key: str, kind: type, where: str) -> Any:
+    """`mapping[key]`, or a RunError where it is absent, of another type or not finite."""
+    value: Any = mapping.get(key)
+    good = isinstance(value, int | float if kind is float else kind)
+    if not good or (isinstance(value, bool) and kind is not bool):
+        raise RunError(
+            f"{where} must have {key!r} ({kind.__name__}), got {value!r}: the file is damaged or "
+            "was written by another version; move it away and run the experiment again"
+        )
+    if kind is float and not math.isfinite(value):
+        raise RunError(f"{where} must have a finite {key!r}, got {value!r}: the file is damaged")
+    return value
+
+
+def need_fraction(mapping: Mapping[str, Any], key: str, where: str) -> float:
+    """A finite number from 0 to 1."""
+    value = need(mapping, key, float, where)
+    if not 0 <= value <= 1:
+        raise RunError(f"{where} must have {key!r} between 0 and 1, got {value!r}")
+    return float(value)
+
+
+def need_counts(value: Any, where: str, columns: int | None = None) -> Int[np.ndarray, "R C"]:
+    """A matrix of counts, with that many columns, or square where `columns` is None."""
+    try:
+        counts = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        counts = np.zeros(0)
+    right = counts.ndim == 2 and counts.shape[-1] == (columns or len(counts))
+    # Above 2^53 a float skips whole numbers; a NaN fails both comparisons.
+    if not right or not ((counts >= 0) & (counts <= 2**53)).all() or (counts % 1).any():
+        wanted = f"(rows, {columns})" if columns else "square"
+        raise RunError(f"{where} must be a {wanted} table of counts: the file is damaged")
+    return counts.astype(np.int64)
+
+
+def check_records(records: Records) -> None:
+    """The parts of the records are what every report takes them for; RunError where not."""
+    parts = vars(records)
+    for key, kind in (("config", dict), ("data", dict), ("environment", dict)):
+        need(parts, key, kind, str(records.path))
+    for line in records.metrics:
+        where = f"every line of metrics.jsonl of {records.path}"
+        if not 0 <= need(line, "step", int, where) < 2**53:
+            raise RunError(f"{where} must have a step from 0, got {line['step']}")
+    for line in records.timings:
+        if not isinstance(line, dict):
+            raise RunError(f"every line of timings.jsonl of {records.path} must be an object")
+    for trial in records.trials:
+        where = f"trial {trial.get('trial')!r} of {records.path}"
+        need(trial, "trial", str, where)
+        if need(trial, "status", str, where) not in ("finished", "diverged"):
+            raise RunError(
+                f"{where} must be 'finished' or 'diverged', got status {trial['status']!r}"
+            )
+        need(trial, "settings", dict, where)
+        need(trial, "result", dict, where)
+
+
+def finished(trials: Iterable[dict]) -> list[dict]:
+    """The trials that did not diverge."""
+    return [trial for trial in trials if trial["status"] == "finished"]
+
+
+def strings(value: Any, default: Iterable[str]) -> list[str]:
+    """A list of names from a configuration, or the default; without repetitions."""
+    listed_names = value if isinstance(value, list | tuple) else default
+    return list(dict.fromkeys(str(item) for item in listed_names))
+
+
+def series(
+    records: Records, trials: Sequence[dict], key: str
+) -> tuple[Int[np.ndarray, "N"], Float[np.ndarray, "R N"]]:
+    """One metric of R trials at the N steps where any of them has it; NaN where one has not."""
+    wanted = {trial["trial"]: row for row, trial in enumerate(trials)}
+    points: dict[tuple[int, int], float] = {}
+    for line in records.metrics:
+        row, value = wanted.get(line.get("trial", "")), line.get(key)
+        if row is not None and isinstance(value, int | float) and math.isfinite(value):
+            points[row, int(line["step"])] = float(value)
+    steps = sorted({step for _, step in points})
+    values = np.full((len(trials), len(steps)), np.nan)
+    for (row, step), value in points.items():
+        values[row, steps.index(step)] = value
+    return np.array(steps, dtype=int), values
+
+
+def spent(records: Records, trials: Iterable[dict]) -> tuple[float, int]:
+    """Seconds and steps of some trials, over all sessions, as far as they were timed."""
+    wanted = {trial["trial"] for trial in trials}
+    seconds, steps = 0.0, 0
+    for line in records.timings:
+        # Checked one by one: a timing that was lost or damaged is no reason to have no report.
+        trial, took, made = (line.get(key) for key in ("trial", "seconds", "steps"))
+        if not isinstance(took, int | float) or not isinstance(made, int):
+            continue
+        if math.isfinite(took) and isinstance(trial, str) and trial in wanted:
+            seconds, steps = seconds + took, steps + made
+    return seconds, steps
+
+
+def eyebrow(records: Records) -> Html:
+    """The line above the title: what this page is."""
+    text = f"Trellis · {records.experiment} · recipe {records.recipe}"
+    return paragraph(text, class_="eyebrow")
+
+
+def banner(recorded: int, planned: int) -> Html:
+    """A line that says that the run is not complete; nothing where it is."""
+    if recorded >= planned:
+        return Html("")
+    return paragraph(
+        f"Run in progress: {recorded} of {count(planned, 'trial')} are recorded. Everything below "
+        "covers these only, and blanks are what has not been run.",
+        class_="banner",
+    )
+
+
+def device_words(records: Records) -> str:
+    """Commit and device in plain words, from the last session."""
+    sessions = _sessions(records)
+    if not sessions:
+        return ""
+    last = sessions[-1]
+    commit, device, cpus = last.get("commit"), last.get("device"), last.get("cpus")
+    if device and "cpu" in str(device).lower() and isinstance(cpus, int):
+        device = f"a CPU with {count(cpus, 'core')}"
+    versions = last.get("versions")
+    jax = versions.get("jax") if isinstance(versions, dict) else None
+    words = [f"on {device}"] if device else []
+    words += [f"with JAX {jax}"] if jax else []
+    # Outside a checkout the record is a phrase and not a commit.
+    words += [f"at commit {commit}"] if commit and " " not in str(commit) else []
+    return f"This was run {', '.join(words)}." if words else ""
+
+
+def provenance(records: Records) -> Html:
+    """How it was run: everything needed to run it again."""
+    sessions = _sessions(records)
+    commits = list(dict.fromkeys(str(s.get("commit")) for s in sessions if s.get("commit")))
+    last = sessions[-1] if sessions else {}
+    versions = last.get("versions")
+    several = (
+        f"The run was continued {count(len(sessions) - 1, 'time')}"
+        + (f", under {len(commits)} different commits." if len(commits) > 1 else ".")
+        if len(sessions) > 1
+        else ""
+    )
+    config = ", ".join(f"{key} {_plain(value)}" for key, value in sorted(records.config.items()))
+    return section(
+        "How it was run",
+        facts(
+            [
+                ("Command", str(last.get("command") or "")),
+                ("Run directory", records.path.name),
+                ("Commit", ", ".join(commits)),
+                ("Sessions", several),
+                ("Started", str(sessions[0].get("started") or "") if sessions else ""),
+                ("Device", str(last.get("device") or "")),
+                ("Platform", str(last.get("platform") or "")),
+                ("CPUs", str(last.get("cpus") or "")),
+                ("Data", str(records.data.get("source") or "")),
+                ("Data sha256", str(records.data.get("sha256") or "")),
+                ("Configuration", config),
+                ("Python", str(last.get("python") or "")),
+                (
+                    "Versions",
+                    ", ".join(f"{key} {value}" for key, value in sorted(versions.items()))
+                    if isinstance(versions, dict)
+                    else "",
+                ),
+            ]
+        ),
+        paragraph(
+            join(["Regenerate this page from the records alone: python -m research.report RUN"]),
+            class_="note",
+        ),
+    )
+
+
+def _sessions(records: Records) -> list[dict]:
+    sessions = records.environment.get("sessions")
+    return [s for s in sessions if isinstance(s, dict)] if isinstance(sessions, list) else []
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_plain(item) for item in value) + "]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} {_plain(item)}" for key, item in value.items()) + "}"
+    return number(value)

@@ -1,0 +1,1 @@
+"""Speech tools: audio files, log-mel features, augmentation, decoding, alignment, error rates."""

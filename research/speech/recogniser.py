@@ -1,0 +1,206 @@
+"""A CTC recogniser as pure functions: waveforms in, frame logits out, labels decoded and counted.
+
+Axis suffixes: B batch, S samples, T encoder frames, K classes.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int
+
+from research.data.digit_strings import StringBatch
+from research.objectives.ctc import ctc
+from research.speech.alignment import viterbi_alignment
+from research.speech.augment import add_noise, random_gain, spec_augment
+from research.speech.decoding import greedy_decode
+from research.speech.error_rates import ErrorCounts, count_errors
+from research.speech.features import LogMel, log_mel, normalise_features, stack_frames
+from research.train import State, TrainStep, init_state, make_train_step
+
+
+@dataclass(frozen=True)
+class FrontEnd:
+    """How waveforms become what the encoder sees."""
+
+    log_mel: LogMel = LogMel()
+    stack: int = 4
+    """Neighbouring log-mel frames joined into one encoder frame."""
+
+    @property
+    def frame_seconds(self) -> float:
+        """Seconds from one encoder frame to the next."""
+        return self.stack * self.log_mel.hop / self.log_mel.sample_rate
+
+    def __call__(
+        self, waveforms: Float[Array, "B S"], lengths: Int[Array, " B"]
+    ) -> tuple[Float[Array, "B T F"], Int[Array, " B"]]:
+        """Log-mel features, normalised per utterance and bin, stacked; and valid frames of each."""
+        features, frames = self._normalised(waveforms, lengths)
+        return stack_frames(features, frames, self.stack)
+
+    def masked(
+        self, key: Array, waveforms: Float[Array, "B S"], lengths: Int[Array, " B"]
+    ) -> tuple[Float[Array, "B T F"], Int[Array, " B"]]:
+        """The same with SpecAugment between normalising and stacking."""
+        features, frames = self._normalised(waveforms, lengths)
+        return stack_frames(spec_augment(key, features, frames), frames, self.stack)
+
+    def _normalised(self, waveforms, lengths):
+        features, frames = log_mel(waveforms, lengths, self.log_mel)
+        return normalise_features(features, frames), frames
+
+
+class Output(NamedTuple):
+    """What the encoder says of a batch, without augmentation or dropout."""
+
+    logits: Float[Array, "B T K"]
+    frames: Int[Array, " B"]
+    loss: Float[Array, ""]
+
+
+class Recogniser(NamedTuple):
+    """Jitted functions of one encoder and one optimizer.
+
+    ``init(key, batch)`` -> State; ``step(state, batch, key)`` -> (State, metrics), which consumes
+    the state; ``evaluate(params, batch)`` -> Output.
+    """
+
+    init: Callable[[Array, StringBatch], State]
+    step: TrainStep
+    evaluate: Callable[[Any, StringBatch], Output]
+
+
+def make_recogniser(
+    encoder: Any,
+    front_end: FrontEnd,
+    optimizer: optax.GradientTransformation,
+    *,
+    augment: tuple[str, ...] = (),
+) -> Recogniser:
+    """Put front end, encoder, CTC objective and optimizer together.
+
+    Args:
+        encoder: a Linen module from (features, lengths, deterministic=...) to logits.
+        front_end: from waveforms to features.
+        optimizer: an optax transformation.
+        augment: random changes in training, any of "gain", "noise" and "mask" (SpecAugment).
+
+    Returns:
+        The functions; each compiles once per batch shape.
+    """
+
+    def features(batch, key):
+        gain_key, noise_key, mask_key = jax.random.split(key, 3)
+        waveforms = batch.waveforms
+        if "gain" in augment:
+            waveforms = random_gain(gain_key, waveforms, (-10.0, 10.0))
+        if "noise" in augment:
+            waveforms = add_noise(noise_key, waveforms, batch.lengths, (5.0, 40.0))
+        if "mask" in augment:
+            return front_end.masked(mask_key, waveforms, batch.lengths)
+        return front_end(waveforms, batch.lengths)
+
+    def apply(params, batch, key):
+        augment_key, dropout_key = jax.random.split(key)
+        inputs, frames = features(batch, augment_key)
+        rngs = {"dropout": dropout_key}
+        logits = encoder.apply({"params": params}, inputs, frames, deterministic=False, rngs=rngs)
+        return logits, frames
+
+    def objective(outputs, batch):
+        logits, frames = outputs
+        return ctc(logits, frames, batch.labels, batch.label_paddings)
+
+    def evaluate(params, batch):
+        inputs, frames = front_end(batch.waveforms, batch.lengths)
+        logits = encoder.apply({"params": params}, inputs, frames)
+        return Output(logits, frames, objective((logits, frames), batch))
+
+    def init(key, batch):
+        inputs, frames = front_end(batch.waveforms, batch.lengths)
+        return init_state(encoder.init(key, inputs, frames)["params"], optimizer)
+
+    step = make_train_step(apply, objective, optimizer)
+    return Recogniser(
+        init=jax.jit(init),
+        step=jax.jit(step, donate_argnums=0),
+        evaluate=jax.jit(evaluate),
+    )
+
+
+def transcribe(
+    logits: Float[Array, "B T K"], frames: Int[Array, " B"], blank_id: int = 0
+) -> list[list[int]]:
+    """Greedy transcripts as lists of label ids.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> transcribe(jax.nn.one_hot(jnp.array([[1, 1, 0, 1, 2]]), 3), jnp.array([5]))
+        [[1, 1, 2]]
+    """
+    tokens, counts = map(np.asarray, greedy_decode(logits, frames, blank_id))
+    return [row[:count].tolist() for row, count in zip(tokens, counts, strict=True)]
+
+
+def references(batch: StringBatch) -> list[list[int]]:
+    """The labels of a batch as lists, without padding."""
+    labels, paddings = np.asarray(batch.labels), np.asarray(batch.label_paddings)
+    return [row[padding == 0].tolist() for row, padding in zip(labels, paddings, strict=True)]
+
+
+class Recognition(NamedTuple):
+    """What a recogniser made of a set of strings."""
+
+    references: list[list[int]]
+    hypotheses: list[list[int]]
+    errors: list[ErrorCounts]
+    loss: float
+
+
+def recognise(recogniser: Recogniser, params: Any, batches: Iterable[StringBatch]) -> Recognition:
+    """Transcribe whole batches and count the errors; the loss is the mean over batches."""
+    said: list[list[int]] = []
+    heard: list[list[int]] = []
+    losses = []
+    for batch in batches:
+        output = recogniser.evaluate(params, batch)
+        said += references(batch)
+        heard += transcribe(output.logits, output.frames)
+        losses.append(float(output.loss))
+    return Recognition(said, heard, count_errors(said, heard), float(np.mean(losses)))
+
+
+def example_arrays(
+    recogniser: Recogniser, front_end: FrontEnd, params: Any, batch: StringBatch, count: int
+) -> Mapping[str, np.ndarray]:
+    """What figures and the notebook need of the first strings of a batch.
+
+    For string i: waveform_i (S,), log_mel_i (T', F), log_posteriors_i (T, K), labels_i,
+    hypothesis_i, and alignment_i (T,), the likeliest path of the true labels. Each is cut to its
+    valid length. Besides: sample_rate, hop_seconds of log_mel_i, frame_seconds of the posteriors.
+    """
+    mel = front_end.log_mel
+    spectrograms, mel_frames = map(np.asarray, log_mel(batch.waveforms, batch.lengths, mel))
+    logits, frames, _ = recogniser.evaluate(params, batch)
+    hypotheses, labels = transcribe(logits, frames), references(batch)
+    log_posteriors = np.asarray(jax.nn.log_softmax(logits))
+    arrays: dict[str, np.ndarray] = {
+        "sample_rate": np.array(mel.sample_rate),
+        "hop_seconds": np.array(mel.hop / mel.sample_rate),
+        "frame_seconds": np.array(front_end.frame_seconds),
+    }
+    for i in range(count):
+        posteriors = log_posteriors[i, : int(frames[i])]
+        arrays |= {
+            f"waveform_{i}": batch.waveforms[i, : batch.lengths[i]],
+            f"log_mel_{i}": spectrograms[i, : mel_frames[i]],
+            f"log_posteriors_{i}": posteriors,
+            f"labels_{i}": np.array(labels[i], np.int32),
+            f"hypothesis_{i}": np.array(hypotheses[i], np.int32),
+            f"alignment_{i}": viterbi_alignment(posteriors, np.array(labels[i])).frames,
+        }
+    return arrays

@@ -1,0 +1,66 @@
+"""Settings that every test runs under, and the markers that depend on the machine."""
+
+import os
+import platform
+
+import jax
+import pytest
+
+
+def _wants_gpu(config: pytest.Config) -> bool:
+    expression = str(config.getoption("markexpr", default=""))
+    return "gpu" in expression and "not gpu" not in expression
+
+
+def _has_gpu() -> bool:
+    try:
+        return bool(jax.devices("gpu"))
+    except RuntimeError:
+        return False
+
+
+def _keep_compiled_programs(config: pytest.Config) -> None:
+    """Let test processes, and the commands they start, share and keep what XLA compiles.
+
+    Most of the time of a test is compilation. Programs for one processor may not run on another,
+    so a checkout seen from several machines keeps a folder for each.
+    """
+    cache = getattr(config, "cache", None)
+    if cache is None or "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    settings = {
+        "jax_compilation_cache_dir": str(cache.mkdir(f"jax-{platform.node()}")),
+        "jax_persistent_cache_min_compile_time_secs": 0.1,
+    }
+    for name, value in settings.items():
+        jax.config.update(name, value)
+        os.environ[name.upper()] = str(value)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse silent broadcasting, and compute on the CPU unless the GPU is what is tested."""
+    jax.config.update("jax_numpy_rank_promotion", "raise")
+    if not _wants_gpu(config):
+        jax.config.update("jax_platforms", "cpu")
+        os.environ["JAX_PLATFORMS"] = "cpu"
+    _keep_compiled_programs(config)
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name a test after the argument where the value is bytes, which may hold the time of day.
+
+    Parallel test processes refuse to start when they collect different names.
+    """
+    return argname if isinstance(val, bytes) else None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip what needs a GPU or data that are not there, and say so."""
+    without_gpu = pytest.mark.skip(reason="needs a GPU, and -m gpu to use it")
+    without_data = pytest.mark.skip(reason="needs TRELLIS_DATA, the folder of the data sets")
+    gpu_is_usable = _wants_gpu(config) and _has_gpu()
+    for item in items:
+        if not gpu_is_usable and item.get_closest_marker("gpu"):
+            item.add_marker(without_gpu)
+        if not os.environ.get("TRELLIS_DATA") and item.get_closest_marker("data"):
+            item.add_marker(without_data)

@@ -1,0 +1,105 @@
+"""CTC against the sum over all paths, known values, and the promises for unusable input."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import kernels
+
+
+def sum_over_paths(log_probs, labels, blank_id):
+    """-log of the summed probability of every frame path that collapses to the labels."""
+    frames, classes = log_probs.shape
+    total = -np.inf
+    for path in itertools.product(range(classes), repeat=frames):
+        collapsed = [k for k, before in zip(path, (None, *path), strict=False) if k != before]
+        if [k for k in collapsed if k != blank_id] == list(labels):
+            total = np.logaddexp(total, sum(log_probs[t, k] for t, k in enumerate(path)))
+    return -total
+
+
+def single(logits, labels, *, frames=None, **options):
+    logits = jnp.asarray(logits, jnp.float32)[None]
+    frames = logits.shape[1] if frames is None else frames
+    paddings = (jnp.arange(logits.shape[1]) >= frames)[None].astype(jnp.float32)
+    labels = jnp.asarray(labels, jnp.int32)[None]
+    label_paddings = jnp.zeros(labels.shape)
+    return kernels.ctc_loss(logits, paddings, labels, label_paddings, **options)[0]
+
+
+@pytest.mark.parametrize("blank_id", [0, 2])
+@pytest.mark.parametrize("labels", [[1], [1, 1], [1, 3], [3, 1, 3]])
+def test_is_the_sum_over_paths(labels, blank_id):
+    logits = np.random.default_rng(0).normal(size=(5, 4))
+    log_probs = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
+    expected = sum_over_paths(log_probs, labels, blank_id)
+    np.testing.assert_allclose(single(logits, labels, blank_id=blank_id), expected, rtol=1e-5)
+
+
+def test_known_values_of_other_implementations():
+    warp = [[0.1, 0.6, 0.1, 0.1, 0.1], [0.1, 0.1, 0.6, 0.1, 0.1]]  # warp-ctc, small_test
+    np.testing.assert_allclose(single(warp, [1, 2]), 2.46285836, rtol=1e-5)
+    k2 = np.arange(1.0, 16.0).reshape(3, 5)  # k2, ctc_loss_test
+    np.testing.assert_allclose(single(k2, [3, 3]), 7.3557429, rtol=1e-5)
+
+
+def test_gradient_is_that_of_finite_differences():
+    logits = jnp.asarray(np.random.default_rng(1).normal(size=(4, 3)), jnp.float32)
+    gradient = jax.grad(lambda x: single(x, [1, 2]))(logits)
+    for t, k in itertools.product(range(4), range(3)):
+        step = jnp.zeros_like(logits).at[t, k].set(1e-2)
+        slope = (single(logits + step, [1, 2]) - single(logits - step, [1, 2])) / 2e-2
+        np.testing.assert_allclose(gradient[t, k], slope, atol=2e-3)
+
+
+def test_padded_frames_do_not_count():
+    logits = np.random.default_rng(2).normal(size=(6, 4))
+    np.testing.assert_allclose(single(logits, [1, 2], frames=4), single(logits[:4], [1, 2]))
+
+
+@pytest.mark.parametrize(("zero_infinity", "expected"), [(False, np.inf), (True, 0.0)])
+def test_infeasible_targets_have_no_gradient_and_leave_the_rest_alone(zero_infinity, expected):
+    logits = jnp.asarray(np.random.default_rng(3).normal(size=(2, 3, 4)), jnp.float32)
+    labels = jnp.array([[1, 1, 2], [1, 2, 3]])  # four frames needed, three needed; three given
+
+    def losses(x):
+        zeros = jnp.zeros((2, 3))
+        return kernels.ctc_loss(x, zeros, labels, zeros, zero_infinity=zero_infinity)
+
+    value, pullback = jax.vjp(losses, logits)
+    (gradient,) = pullback(jnp.ones(2))
+    assert value[0] == expected
+    assert (gradient[0] == 0).all()
+    np.testing.assert_allclose(value[1], single(logits[1], [1, 2, 3]), rtol=1e-6)
+    assert jnp.abs(gradient[1]).sum() > 0.1
+
+
+def test_is_never_negative():
+    confident = 40.0 * jax.nn.one_hot(jnp.array([1, 0, 2, 0, 3]), 4)
+    assert 0.0 <= single(confident, [1, 2, 3]) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"logits": jnp.zeros((4, 3))}, r"logits \(B, T, K\).*received logits \(4, 3\)"),
+        ({"logit_paddings": jnp.zeros((2, 5))}, "equal B everywhere"),
+        ({"label_paddings": jnp.zeros((2, 1))}, "equal B everywhere"),
+        ({"logits": jnp.zeros((2, 4, 3), jnp.int32)}, "floating point; received int32"),
+        ({"labels": jnp.zeros((2, 2))}, "integer class ids; received float32"),
+        ({"blank_id": 3}, r"in \[0, 3\); received 3"),
+    ],
+)
+def test_bad_arguments_are_named(change, message):
+    arguments = {
+        "logits": jnp.zeros((2, 4, 3)),
+        "logit_paddings": jnp.zeros((2, 4)),
+        "labels": jnp.ones((2, 2), jnp.int32),
+        "label_paddings": jnp.zeros((2, 2)),
+    } | change
+    blank_id = arguments.pop("blank_id", 0)
+    with pytest.raises(ValueError, match=message):
+        kernels.ctc_loss(*arguments.values(), blank_id=blank_id)

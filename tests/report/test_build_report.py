@@ -1,0 +1,199 @@
+"""The whole report: from a directory to files, the same every time, and clear errors."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+
+from research.errors import RunError
+from research.report import build_report
+from research.report.__main__ import main
+from research.runlog import open_run
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def written(path):
+    """Every file that a report writes, by name."""
+    names = ["report.html", "table.csv", "table.json"]
+    names += [f"figures/{file.name}" for file in (path / "figures").iterdir()]
+    return {name: (path / name).read_bytes() for name in names}
+
+
+@pytest.fixture(scope="module")
+def first_files(complete_run):
+    """The files of the first report of a complete run."""
+    build_report(complete_run)
+    return written(complete_run)
+
+
+@pytest.fixture(params=["optimizer_run", "speech_run"])
+def empty_run(request):
+    """A run of each kind before its first trial has ended."""
+    return request.getfixturevalue(request.param)(trials=[], examples={}, timings=[])
+
+
+def test_the_report_is_whole_and_self_contained(first_files):
+    html = first_files["report.html"].decode()
+    figures = [content for name, content in first_files.items() if name.endswith(".png")]
+    assert len(figures) == html.count("data:image/png;base64,") == 4
+    assert all(png.startswith(PNG) and len(png) > 8000 for png in figures)
+    assert not re.search(r"https?://|<script|<link|url\(", html)
+    rows = json.loads(first_files["table.json"])
+    lines = first_files["table.csv"].decode().splitlines()
+    assert len(rows) == 2
+    assert lines[0].split(",") == list(rows[0])
+    assert len(lines) == 3
+
+
+def test_the_same_records_give_the_same_bytes(complete_run, first_files):
+    for name in first_files:
+        (complete_run / name).unlink()
+    build_report(complete_run)
+    assert written(complete_run) == first_files
+    assert not list(complete_run.rglob("*.tmp"))
+
+
+def test_times_and_the_order_of_lines_reach_no_table_and_no_figure(
+    complete_run, first_files, tmp_path
+):
+    run = shutil.copytree(complete_run, tmp_path / complete_run.name)
+    times = [json.loads(line) for line in (run / "timings.jsonl").read_text().splitlines()]
+    slower = [json.dumps(line | {"seconds": 7.7}) + "\n" for line in times]
+    (run / "timings.jsonl").write_text("".join(slower))
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    # The last line is one that a killed process left half written.
+    (run / "metrics.jsonl").write_text("\n".join([*reversed(lines), lines[0][:30]]))
+    build_report(run)
+    changed = {name for name, content in written(run).items() if content != first_files[name]}
+    assert changed == {"report.html"}
+
+
+def test_names_from_the_records_are_escaped(empty_run):
+    run = empty_run
+    head = json.loads((run / "config.json").read_text())
+    head["data"]["source"] = head["config"]["note"] = "<img src=x onerror=alert(1)>"
+    (run / "config.json").write_text(json.dumps(head))
+    html = build_report(run).read_text()
+    assert "<img src=x" not in html
+    assert "&lt;img src=x onerror=alert(1)&gt;" in html
+
+
+@pytest.mark.usefixtures("unpainted")
+def test_a_report_of_what_the_run_log_writes(tmp_path, make_speech_trial, make_examples):
+    trial = make_speech_trial("bilstm", [[1, 0, 0, 5], [0, 0, 0, 4]])
+    with open_run(
+        tmp_path,
+        experiment="compare_ctc",
+        recipe="quick",
+        config={"encoders": ["bilstm"], "test_speakers": ["theo"], "seeds": [0]},
+        data={"name": "espeak", "source": "espeak-ng synthetic voices", "sha256": "ab"},
+        seeds=[0],
+    ) as run:
+        run.log(trial["trial"], 10, train_loss=3.0, validation_label_error_rate=0.5)
+        run.log_time(trial["trial"], seconds=1.0, steps=10)
+        run.save_examples(trial["trial"], make_examples([([2, 3], [2])]))
+        run.finish(
+            trial["trial"],
+            settings=trial["settings"],
+            status=trial["status"],
+            result=trial["result"],
+        )
+    html = build_report(run.path).read_text()
+    assert "espeak-ng synthetic voices" in html
+    assert "Run in progress" not in html
+
+
+def test_the_command_prints_the_path(empty_run, capsys):
+    assert main([str(empty_run)]) == 0
+    assert capsys.readouterr().out == f"{empty_run / 'report.html'}\n"
+
+
+def remove_config(path):
+    (path / "config.json").unlink()
+
+
+def other_format(path):
+    head = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps(head | {"format": 99}))
+
+
+def other_experiment(path):
+    head = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps(head | {"experiment": "compare_teapots"}))
+
+
+def config_is_a_list(path):
+    (path / "config.json").write_text("[]")
+
+
+def torn_trial(path):
+    file = next((path / "trials").rglob("*.json"))
+    file.write_text(file.read_text()[:40])
+
+
+def trial_is_a_list(path):
+    next((path / "trials").rglob("*.json")).write_text("[]")
+
+
+def metric_without_step(path):
+    with (path / "metrics.jsonl").open("a") as file:
+        file.write('{"trial": "a"}\n')
+
+
+def metric_is_a_number(path):
+    with (path / "metrics.jsonl").open("a") as file:
+        file.write("12\n")
+
+
+def step_is_text(path):
+    lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    lines[0]["step"] = "ten"
+    (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def config_is_bytes(path):
+    (path / "config.json").write_bytes(np.arange(256, dtype=np.uint8).tobytes())
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        remove_config,
+        other_format,
+        other_experiment,
+        config_is_a_list,
+        config_is_bytes,
+        torn_trial,
+        trial_is_a_list,
+        metric_without_step,
+        metric_is_a_number,
+        step_is_text,
+    ],
+)
+@pytest.mark.parametrize("kind", ["optimizer_run", "speech_run"])
+@pytest.mark.usefixtures("unpainted")
+def test_a_run_that_cannot_be_read_is_a_message(kind, damage, request, capsys):
+    run = request.getfixturevalue(kind)()
+    damage(run)
+    assert main([str(run)]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("error: ")
+    assert "Traceback" not in printed.err
+    assert not (run / "report.html").exists()
+
+
+def test_a_path_that_is_no_run_is_a_message(tmp_path, capsys):
+    assert main([str(tmp_path / "nowhere")]) == 2
+    assert "run directory" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("unpainted")
+def test_a_directory_that_cannot_be_written_is_an_error(optimizer_run):
+    run = optimizer_run()
+    (run / "figures").write_text("a file in the way")
+    with pytest.raises(RunError, match="writable"):
+        build_report(run)

@@ -1,0 +1,151 @@
+"""Figures are deterministic, leave no trace in matplotlib, and survive thin data."""
+
+import io
+import sys
+
+import matplotlib
+import matplotlib.image
+import numpy as np
+import pytest
+
+from research import plots
+from research.plots import Curve, LengthError, Score
+from research.plots.style import error_floor, spread
+
+INKS = plots.palette(["a", "b"])
+STEPS = np.array([10, 20, 30])
+
+
+def curves():
+    good = Curve("a", STEPS, np.array([[0.5, 0.9, 1.0], [0.6, 0.8, 0.95]]))
+    lost = Curve("b", STEPS, np.array([[0.5, 0.7, 0.8], [0.4, np.nan, np.nan]]))
+    return {"one": [good, lost], "two": [good], "none": []}
+
+
+def draw_curves():
+    scales: list[plots.Scale] = ["accuracy", "error", "log"]
+    return plots.learning_curves(
+        curves(), INKS, y_labels=["x", "y", "z"], scales=scales, target=0.95
+    )
+
+
+def draw_sensitivity():
+    scores = {"a": [Score(0.1, 0.9, True), Score(1.0, None)], "b": [Score(0.01, 1.0)]}
+    return plots.learning_rate_sensitivity(scores, INKS)
+
+
+def draw_only_diverged():
+    return plots.learning_rate_sensitivity({"a": [Score(0.1, None), Score(1.0, None)]}, INKS)
+
+
+def draw_strips():
+    panels = {"p": {"a": [0.9, 0.95, 1.0], "b": []}, "q": {"a": [0.9], "b": [0.8, 0.8]}}
+    return plots.score_strips(panels, INKS, x_label="test accuracy (%)")
+
+
+def draw_confusion():
+    counts = np.array([[5, 1], [0, 6], [2, 0]])
+    return plots.confusion_matrices({"p": counts}, ["x", "y", "inserted"], ["x", "y"])
+
+
+def draw_perfect_confusion():
+    return plots.confusion_matrices({"p": np.diag([5, 6])}, ["x", "y"], ["x", "y"])
+
+
+def draw_lengths():
+    series = {"a": [LengthError(1, 0.1, 0.0, 0.3, 4), LengthError(2, 0.2, np.nan, np.nan, 1)]}
+    return plots.error_by_length(series, INKS)
+
+
+def draw_alignment():
+    log_posteriors = np.log(np.full((5, 3), 0.1) + 0.7 * np.eye(3)[[0, 1, 1, 0, 2]])
+    return plots.alignment_figure(
+        np.random.default_rng(0).normal(size=(10, 8)),
+        log_posteriors,
+        np.array([0, 1, 1, 0, 0]),
+        hop_seconds=0.01,
+        frame_seconds=0.02,
+        names=["-", "x", "y"],
+    )
+
+
+DRAWN = [
+    draw_curves,
+    draw_sensitivity,
+    draw_only_diverged,
+    draw_strips,
+    draw_confusion,
+    draw_perfect_confusion,
+    draw_lengths,
+    draw_alignment,
+]
+
+
+@pytest.mark.parametrize("draw", DRAWN)
+def test_a_figure_is_the_same_every_time_and_shows_something(draw):
+    png = plots.to_png(draw())
+    assert png == plots.to_png(draw())
+    pixels = matplotlib.image.imread(io.BytesIO(png))[..., :3]
+    assert pixels.shape[1] == 1170
+    assert 0.005 < (pixels < 0.99).any(axis=-1).mean() < 0.6
+    assert b"Software" not in png
+    assert b"tIME" not in png
+
+
+def test_the_users_settings_neither_change_a_figure_nor_are_changed():
+    png = plots.to_png(draw_strips())
+    with matplotlib.rc_context({"font.size": 20, "lines.linewidth": 9, "axes.grid": True}):
+        assert plots.to_png(draw_strips()) == png
+        assert matplotlib.rcParams["font.size"] == 20
+
+
+def test_plots_leave_pyplot_alone():
+    assert (
+        "matplotlib.pyplot" not in sys.modules or not sys.modules["matplotlib.pyplot"].get_fignums()
+    )
+
+
+def test_a_name_keeps_its_ink_when_names_follow_it():
+    few, many = plots.palette(["a", "b"]), plots.palette(["a", "b", *map(str, range(12))])
+    assert few["a"] == many["a"]
+    assert few["b"] == many["b"]
+    assert len(set(many.values())) == len(many)
+
+
+def test_spread_keeps_order_and_distance_and_moves_little():
+    positions = [0.5, 0.1, 0.52, 0.51, 0.9]
+    moved = spread(positions, 0.05)
+    assert np.argsort(moved).tolist() == np.argsort(positions).tolist()
+    assert min(np.diff(sorted(moved))) == pytest.approx(0.05)
+    assert moved[1] == pytest.approx(0.1)
+    assert np.mean(moved) == pytest.approx(np.mean(positions))
+
+
+def test_an_error_of_zero_lies_below_every_other():
+    assert 0 < error_floor(np.array([0.0, 0.3, 0.001])) < 0.001
+    assert error_floor(np.array([0.0])) > 0
+    assert error_floor(np.array([np.nan, 0.2])) == pytest.approx(0.1)
+
+
+def axes_texts(figure):
+    return [text.get_text() for axes in figure.axes for text in axes.texts]
+
+
+def test_a_digit_that_was_not_said_is_in_another_colour():
+    top, bottom = draw_alignment().axes
+    colours = {text.get_text(): text.get_color() for text in bottom.texts}
+    assert [text.get_text() for text in top.texts] == ["x"]
+    assert colours["x"] != colours["y"]
+
+
+def test_every_curve_is_named_even_one_that_lost_a_seed_at_once():
+    gone = Curve("b", STEPS, np.array([[0.5, 0.7, 0.8], [np.nan, np.nan, np.nan]]))
+    whole = Curve("a", STEPS, np.array([[0.5, 0.9, 1.0]]))
+    figure = plots.learning_curves(
+        {"p": [whole, gone]}, INKS, y_labels=["y"], scales=["accuracy"], labels={"b": "Lost"}
+    )
+    assert sorted(axes_texts(figure)) == ["Lost", "a"]
+
+
+def test_confusions_show_every_count():
+    assert axes_texts(draw_confusion()) == ["5", "1", "6", "2"]

@@ -1,0 +1,106 @@
+"""Checkpoints: bit-exact, damage noticed, nothing lost."""
+
+import json
+import logging
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from research import checkpoint
+from research.errors import RunError
+from research.train import State, init_state
+
+OPTIMIZER = optax.adam(0.1)
+
+
+def make_state(step):
+    rng = np.random.default_rng(step)
+    params = {
+        "w": jnp.asarray(rng.normal(size=(3, 2)), jnp.float32),
+        "h": jnp.asarray(rng.normal(size=5), jnp.bfloat16),
+    }
+    _, opt_state = OPTIMIZER.update(params, OPTIMIZER.init(params), params)
+    return State(jnp.int32(step), params, opt_state)
+
+
+LIKE = init_state(jax.tree.map(jnp.zeros_like, make_state(0).params), OPTIMIZER)
+KEY = jax.random.key(0)
+
+
+def same_bits(first, second):
+    leaves = zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True)
+    return all(a.dtype == b.dtype and a.tobytes() == b.tobytes() for a, b in leaves)
+
+
+def test_everything_comes_back_bit_for_bit(tmp_path):
+    state, key = make_state(7), jax.random.key(42)
+    checkpoint.save(tmp_path, state, key)
+    restored, restored_key = checkpoint.restore_latest(tmp_path, LIKE, KEY)
+    assert same_bits(
+        jax.tree.map(np.asarray, state), jax.tree.map(np.asarray, restored)
+    )
+    assert (jax.random.bits(key, (4,)) == jax.random.bits(restored_key, (4,))).all()
+
+
+def test_nothing_there_is_none(tmp_path):
+    assert checkpoint.restore_latest(tmp_path / "absent", LIKE, KEY) is None
+    (tmp_path / "empty").mkdir()
+    assert checkpoint.restore_latest(tmp_path / "empty", LIKE, KEY) is None
+
+
+def test_the_last_two_are_kept_with_their_manifests(tmp_path):
+    for step in (1, 2, 3):
+        checkpoint.save(tmp_path, make_state(step), KEY)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "2",
+        "3",
+        "sha256-2.json",
+        "sha256-3.json",
+    ]
+
+
+def test_a_flipped_bit_falls_back_to_the_step_before(tmp_path, caplog):
+    for step in (1, 2):
+        checkpoint.save(tmp_path, make_state(step), KEY)
+    victim = max(
+        (path for path in (tmp_path / "2").rglob("*") if path.is_file()),
+        key=lambda path: path.stat().st_size,
+    )
+    content = bytearray(victim.read_bytes())
+    content[len(content) // 2] ^= 1
+    victim.write_bytes(bytes(content))
+    with caplog.at_level(logging.WARNING):
+        restored, _ = checkpoint.restore_latest(tmp_path, LIKE, KEY)
+    assert int(restored.step) == 1
+    assert "damaged" in caplog.text
+    checkpoint.save(tmp_path, make_state(2), KEY)  # made anew, and good again
+    assert int(checkpoint.restore_latest(tmp_path, LIKE, KEY)[0].step) == 2
+
+
+def test_a_kill_before_the_manifest_falls_back(tmp_path):
+    for step in (1, 2):
+        checkpoint.save(tmp_path, make_state(step), KEY)
+    (tmp_path / "sha256-2.json").unlink()
+    assert int(checkpoint.restore_latest(tmp_path, LIKE, KEY)[0].step) == 1
+    (tmp_path / "sha256-1.json").write_text('{"cut": ')
+    assert checkpoint.restore_latest(tmp_path, LIKE, KEY) is None
+
+
+def test_manifest_lists_every_file(tmp_path):
+    checkpoint.save(tmp_path, make_state(1), KEY)
+    files = {
+        str(path.relative_to(tmp_path / "1"))
+        for path in (tmp_path / "1").rglob("*")
+        if path.is_file()
+    }
+    assert set(json.loads((tmp_path / "sha256-1.json").read_text())) == files
+
+
+def test_an_unwritable_place_is_a_clear_error(tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("in the way")
+    with pytest.raises(RunError, match="must be written to"):
+        checkpoint.save(blocked / "run", make_state(1), KEY)
