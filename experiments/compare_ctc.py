@@ -71,13 +71,15 @@ class Config:
     """Speakers to hold out, one training each; "each" takes all in turn. By default the last."""
     seeds: tuple[int, ...] = (1,)
     """One training per encoder, test speaker and seed."""
-    steps: int = 800
+    steps: int = 600
     """Length of each training."""
     batch_size: int = 32
     """Strings per step."""
     max_seconds: float = 4.0
     """Longest string; every waveform is padded to it."""
-    strings: StringConfig = StringConfig(gap_seconds=(0.0, 0.2), edge_seconds=(0.0, 0.2))
+    strings: StringConfig = dataclasses.field(
+        default_factory=lambda: StringConfig(gap_seconds=(0.0, 0.2), edge_seconds=(0.0, 0.2))
+    )
     """How digits are joined."""
     optimizer: str = "adamw"
     """Name in research.optimizers."""
@@ -104,6 +106,10 @@ class Config:
         for name in ("steps", "batch_size", "evaluate_every", "validation_strings", "test_strings"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1; received {getattr(self, name)}.")
+        for name in ("learning_rate", "clip_norm", "max_seconds"):
+            value = getattr(self, name)
+            if not 0 < value < math.inf:
+                raise ConfigError(f"{name} must be positive and finite; received {value}.")
         for name in ("encoders", "seeds"):
             values = getattr(self, name)
             if not values or len(set(values)) < len(values):
@@ -116,7 +122,7 @@ RECIPES = {
     "quick": Recipe("5 minutes on 2 cores; two encoders, one unseen speaker", Config()),
     "standard": Recipe(
         "1 hour on 2 cores; two encoders, every speaker unseen in turn",
-        Config(test_speakers=(EACH_SPEAKER,), steps=1000),
+        Config(test_speakers=(EACH_SPEAKER,)),
     ),
 }
 
@@ -303,9 +309,7 @@ def run(recipe: str, config: Config, options: Options) -> Path:
                         progress,
                     )
 
-                batch = make_strings(
-                    recordings, fold.split.train, config, stream=0, step=0, size=1
-                )
+                batch = make_strings(recordings, fold.split.train, config, stream=0, step=0, size=1)
                 settings = {
                     "encoder": encoder,
                     "test_speaker": fold.name,

@@ -44,7 +44,7 @@ from research.train import (
 
 _EVALUATION_BATCH = 512
 
-MODELS: Mapping[str, Callable[[int], Any]] = {"mlp": MLP, "lenet": LeNet}
+MODELS: Mapping[str, Callable[..., Any]] = {"mlp": MLP, "lenet": LeNet}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +114,8 @@ class Workload(NamedTuple):
     """A model on a dataset as jitted functions that every optimizer shares.
 
     ``init(key)`` -> params; ``apply(params, batch, key)`` -> logits of augmented images;
-    ``measure(params, batch)`` -> loss and accuracy per image; ``predict(params, batch)`` -> classes.
+    ``measure(params, batch)`` -> loss and accuracy per image; ``predict(params, batch)`` ->
+    classes.
     """
 
     init: Callable[..., Any]

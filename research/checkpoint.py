@@ -27,22 +27,22 @@ def save(directory: Path, state: State, key: Key[Array, ""]) -> None:
     The last two steps are kept. Saving a step that is already there does nothing.
 
     Args:
-      directory: where this training's checkpoints live; made if absent.
-      state: parameters, optimizer state and step; the step is also the position in the data.
-      key: the run's random key.
+        directory: where this training's checkpoints live; made if absent.
+        state: parameters, optimizer state and step; the step is also the position in the data.
+        key: the run's random key.
 
     Raises:
-      RunError: the directory cannot be written.
+        RunError: the directory cannot be written.
 
     Example:
-      >>> import jax, jax.numpy as jnp, optax, tempfile
-      >>> from research.train import init_state
-      >>> state, key = init_state(jnp.arange(3.0), optax.adam(0.1)), jax.random.key(7)
-      >>> with tempfile.TemporaryDirectory() as folder:
-      ...     save(Path(folder), state, key)
-      ...     restored, _ = restore_latest(Path(folder), state, key)
-      >>> restored.params
-      Array([0., 1., 2.], dtype=float32)
+        >>> import jax, jax.numpy as jnp, optax, tempfile
+        >>> from research.train import init_state
+        >>> state, key = init_state(jnp.arange(3.0), optax.adam(0.1)), jax.random.key(7)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save(Path(folder), state, key)
+        ...     restored, _ = restore_latest(Path(folder), state, key)
+        >>> restored.params
+        Array([0., 1., 2.], dtype=float32)
     """
     step = int(state.step)
     try:
@@ -67,13 +67,13 @@ def restore_latest(
     """The newest undamaged checkpoint, or None where there is none.
 
     Args:
-      directory: as given to ``save``.
-      like: a state of the same structure, shapes and types, such as the initial one.
-      key: a key of the same kind.
+        directory: as given to ``save``.
+        like: a state of the same structure, shapes and types, such as the initial one.
+        key: a key of the same kind.
 
     Returns:
-      State and key, bit for bit as saved; None if nothing usable is there. A damaged step is
-      passed over with a warning in the log.
+        State and key, bit for bit as saved; None if nothing usable is there. A damaged step is
+        passed over with a warning in the log.
     """
     if not directory.is_dir():
         return None

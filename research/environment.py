@@ -15,14 +15,14 @@ def describe_environment() -> dict[str, Any]:
     """Command, commit, versions, device and platform of this process, as plain values.
 
     Example:
-      >>> sorted(describe_environment())
-      ['command', 'commit', 'cpus', 'device', 'platform', 'python', 'versions']
+        >>> sorted(describe_environment())
+        ['command', 'commit', 'cpus', 'device', 'platform', 'python', 'versions']
     """
     import jax
 
     device = jax.devices()[0]
     return {
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": " ".join([_program(), *sys.argv[1:]]),
         "commit": _commit(),
         "versions": {name: _version(name) for name in _PACKAGES},
         "python": platform.python_version(),
@@ -30,6 +30,12 @@ def describe_environment() -> dict[str, Any]:
         "platform": f"{platform.system()} {platform.machine()}",
         "cpus": os.cpu_count(),
     }
+
+
+def _program() -> str:
+    """What was started: `python -m package.module`, or the name of a script."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return f"python -m {spec.name}" if spec else Path(sys.argv[0]).name
 
 
 def _version(package: str) -> str:

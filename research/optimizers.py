@@ -29,8 +29,11 @@ class Range(NamedTuple):
         """The value at a fraction in [0, 1] of the range.
 
         Example:
-          >>> round(Range(1e-4, 1e-2).at(0.5), 6), round(Range(0.9, 0.99, below_one=True).at(1), 6)
-          (0.001, 0.99)
+            >>> (
+            ...     round(Range(1e-4, 1e-2).at(0.5), 6),
+            ...     round(Range(0.9, 0.99, below_one=True).at(1), 6),
+            ... )
+            (0.001, 0.99)
         """
         if self.below_one:
             return 1.0 - Range(1.0 - self.low, 1.0 - self.high).at(fraction)
@@ -123,11 +126,11 @@ def find(name: str) -> Optimizer:
     """The registry's entry of that name.
 
     Raises:
-      ConfigError: no such entry; the message names the nearest.
+        ConfigError: no such entry; the message names the nearest.
 
     Example:
-      >>> sorted(find("momentum").space)
-      ['learning_rate', 'momentum']
+        >>> sorted(find("momentum").space)
+        ['learning_rate', 'momentum']
     """
     return _look_up(OPTIMIZERS, name, "optimizer")
 
@@ -138,21 +141,21 @@ def with_schedule(
     """The optimizer with its update scaled by a schedule that starts from, or rises to, one.
 
     Args:
-      optimizer: built with the peak learning rate.
-      schedule: a name in ``SCHEDULES``.
-      steps: the length of the schedule.
+        optimizer: built with the peak learning rate.
+        schedule: a name in ``SCHEDULES``.
+        steps: the length of the schedule.
 
     Raises:
-      ConfigError: no schedule of that name.
+        ConfigError: no schedule of that name.
 
     Example:
-      >>> import jax.numpy as jnp, optax
-      >>> decayed = with_schedule(optax.sgd(1.0), "cosine", steps=2)
-      >>> state = decayed.init(jnp.zeros(()))
-      >>> first, state = decayed.update(jnp.ones(()), state)
-      >>> second, state = decayed.update(jnp.ones(()), state)
-      >>> float(first), float(second)
-      (-1.0, -0.5)
+        >>> import jax.numpy as jnp, optax
+        >>> decayed = with_schedule(optax.sgd(1.0), "cosine", steps=2)
+        >>> state = decayed.init(jnp.zeros(()))
+        >>> first, state = decayed.update(jnp.ones(()), state)
+        >>> second, state = decayed.update(jnp.ones(()), state)
+        >>> float(first), float(second)
+        (-1.0, -0.5)
     """
     shape = _look_up(SCHEDULES, schedule, "schedule")(steps)
     return optax.chain(optimizer, optax.scale_by_schedule(shape))
@@ -164,17 +167,17 @@ def draw_trials(space: Mapping[str, Range], trials: int, *, seed: int) -> list[d
     Low discrepancy spreads few trials evenly over several hyperparameters at once.
 
     Args:
-      space: name -> range.
-      trials: how many points.
-      seed: of the scrambling.
+        space: name -> range.
+        trials: how many points.
+        seed: of the scrambling.
 
     Returns:
-      One dictionary of hyperparameters per trial.
+        One dictionary of hyperparameters per trial.
 
     Example:
-      >>> points = draw_trials({"learning_rate": Range(1e-3, 1.0)}, 4, seed=0)
-      >>> sorted(0 if p["learning_rate"] < 0.0316 else 1 for p in points)
-      [0, 0, 1, 1]
+        >>> points = draw_trials({"learning_rate": Range(1e-3, 1.0)}, 4, seed=0)
+        >>> sorted(0 if p["learning_rate"] < 0.0316 else 1 for p in points)
+        [0, 0, 1, 1]
 
     Source: Halton 1960; as a tuning method, Bousquet et al., "Critical Hyper-Parameters: No Random,
     No Cry", 2017.
@@ -190,7 +193,5 @@ def _look_up(registry: Mapping, name: str, kind: str):
     if name not in registry:
         near = difflib.get_close_matches(name, registry, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(
-            f"{kind} must be one of {', '.join(registry)}; received {name!r}.{hint}"
-        )
+        raise ConfigError(f"{kind} must be one of {', '.join(registry)}; received {name!r}.{hint}")
     return registry[name]

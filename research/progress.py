@@ -90,15 +90,15 @@ def show_progress(title: str, total_steps: int) -> Iterator[Progress]:
     """Show progress on standard error while the block runs.
 
     Args:
-      title: what the job is.
-      total_steps: steps of all trials together.
+        title: what the job is.
+        total_steps: steps of all trials together.
 
     Example:
-      >>> with show_progress("training", total_steps=3) as progress:
-      ...     progress.start("adam/seed-0", steps=3)
-      ...     for step in range(3):
-      ...         progress.step(step + 1)
-      ...     progress.finish()
+        >>> with show_progress("training", total_steps=3) as progress:
+        ...     progress.start("adam/seed-0", steps=3)
+        ...     for step in range(3):
+        ...         progress.step(step + 1)
+        ...     progress.finish()
     """
     console = Console(file=sys.stderr)
     if not console.is_terminal:

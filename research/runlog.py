@@ -118,8 +118,8 @@ def run_id(config: Mapping[str, Any], data: Mapping[str, Any]) -> str:
     """Eight hexadecimal digits of the hash of a resolved configuration and its data.
 
     Example:
-      >>> run_id({"steps": 3}, {"sha256": "ab"}) == run_id({"steps": 4}, {"sha256": "ab"})
-      False
+        >>> run_id({"steps": 3}, {"sha256": "ab"}) == run_id({"steps": 4}, {"sha256": "ab"})
+        False
     """
     text = json.dumps([FORMAT, config, data], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
@@ -139,20 +139,20 @@ def open_run(
     """Make or resume the run directory of a configuration, and hold its lock.
 
     Args:
-      root: the folder of all runs.
-      experiment: name of the experiment.
-      recipe: name of the recipe that the configuration started from.
-      config: the resolved configuration as plain values.
-      data: name, source and sha256 of the data.
-      seeds: the seeds used, for environment.json.
-      fresh: begin anew; an earlier run of the same id is moved aside, not deleted.
+        root: the folder of all runs.
+        experiment: name of the experiment.
+        recipe: name of the recipe that the configuration started from.
+        config: the resolved configuration as plain values.
+        data: name, source and sha256 of the data.
+        seeds: the seeds used, for environment.json.
+        fresh: begin anew; an earlier run of the same id is moved aside, not deleted.
 
     Yields:
-      The open run.
+        The open run.
 
     Raises:
-      RunError: the directory cannot be written, is in use by another process, or was written by a
-        version with another record format.
+        RunError: the directory cannot be written, is in use by another process, or was written by a
+            version with another record format.
     """
     config, data = json.loads(json.dumps([config, data]))
     path = root / experiment / f"{recipe}-{run_id(config, data)}"
@@ -189,7 +189,7 @@ def read_run(path: Path) -> Records:
     """Read the records of a run, finished or not.
 
     Raises:
-      RunError: not a run directory, a damaged record, or another record format.
+        RunError: not a run directory, a damaged record, or another record format.
     """
     path = Path(path)
     if not (path / "config.json").is_file():

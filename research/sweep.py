@@ -29,14 +29,14 @@ def run_trials(
     such, with the step, and the next one starts.
 
     Args:
-      run: the open run directory.
-      trials: what to run; names are unique within the run.
-      execute: trains and measures one trial and returns its result as plain values; it reports
-        steps to ``progress`` itself, between ``start`` and ``finish``.
-      progress: where finished trials are counted.
+        run: the open run directory.
+        trials: what to run; names are unique within the run.
+        execute: trains and measures one trial and returns its result as plain values; it reports
+            steps to ``progress`` itself, between ``start`` and ``finish``.
+        progress: where finished trials are counted.
 
     Returns:
-      The record of each trial: name, status ("finished" or "diverged"), settings, result.
+        The record of each trial: name, status ("finished" or "diverged"), settings, result.
     """
     records = []
     for trial in trials:

@@ -41,40 +41,38 @@ def init_state(params: Any, optimizer: optax.GradientTransformation) -> State:
     """The state before the first step.
 
     Example:
-      >>> import jax.numpy as jnp, optax
-      >>> int(init_state({"w": jnp.zeros(3)}, optax.sgd(0.1)).step)
-      0
+        >>> import jax.numpy as jnp, optax
+        >>> int(init_state({"w": jnp.zeros(3)}, optax.sgd(0.1)).step)
+        0
     """
     return State(jnp.zeros((), jnp.int32), params, optimizer.init(params))
 
 
-def make_train_step(
-    apply: Apply, loss: Loss, optimizer: optax.GradientTransformation
-) -> TrainStep:
+def make_train_step(apply: Apply, loss: Loss, optimizer: optax.GradientTransformation) -> TrainStep:
     """A pure function for one optimizer step; jit it once and reuse it.
 
     params' = params + optimizer.update(grad_params loss(apply(params, batch, key_t), batch)), with
     key_t = fold_in(key, step).
 
     Args:
-      apply: (params, batch, key) -> outputs. The key is for dropout and augmentation.
-      loss: (outputs, batch) -> scalar.
-      optimizer: an optax transformation; it may close over traced hyperparameters.
+        apply: (params, batch, key) -> outputs. The key is for dropout and augmentation.
+        loss: (outputs, batch) -> scalar.
+        optimizer: an optax transformation; it may close over traced hyperparameters.
 
     Returns:
-      (state, batch, key) -> (next state, {"loss", "gradient_norm"}).
+        (state, batch, key) -> (next state, {"loss", "gradient_norm"}).
 
     Example:
-      >>> import jax, jax.numpy as jnp, optax
-      >>> apply = lambda params, batch, key: params["w"] * batch["x"]
-      >>> loss = lambda outputs, batch: jnp.mean((outputs - batch["y"]) ** 2)
-      >>> optimizer = optax.sgd(0.5)
-      >>> step = jax.jit(make_train_step(apply, loss, optimizer))
-      >>> state = init_state({"w": jnp.zeros(())}, optimizer)
-      >>> batch = {"x": jnp.ones(4), "y": jnp.full(4, 3.0)}
-      >>> state, metrics = step(state, batch, jax.random.key(0))
-      >>> float(state.params["w"]), float(metrics["loss"])
-      (3.0, 9.0)
+        >>> import jax, jax.numpy as jnp, optax
+        >>> apply = lambda params, batch, key: params["w"] * batch["x"]
+        >>> loss = lambda outputs, batch: jnp.mean((outputs - batch["y"]) ** 2)
+        >>> optimizer = optax.sgd(0.5)
+        >>> step = jax.jit(make_train_step(apply, loss, optimizer))
+        >>> state = init_state({"w": jnp.zeros(())}, optimizer)
+        >>> batch = {"x": jnp.ones(4), "y": jnp.full(4, 3.0)}
+        >>> state, metrics = step(state, batch, jax.random.key(0))
+        >>> float(state.params["w"]), float(metrics["loss"])
+        (3.0, 9.0)
     """
 
     def train_step(state: State, batch: Batch, key: Key[Array, ""]):
@@ -106,34 +104,40 @@ def fit(
     """Train from ``state.step`` to ``steps``, stopping now and then to evaluate.
 
     Args:
-      train_step: (state, batch, key) -> (state, metrics); jitted by the caller.
-      state: where to start; a restored state goes on exactly where it was saved.
-      batches: step number -> batch.
-      key: the run's random key; each step folds its number into it.
-      steps: the step number to stop at.
-      evaluate_every: steps between calls of ``on_evaluate``; it is also called at the end.
-      on_evaluate: called with the state and the mean training loss since the last call. Saving a
-        checkpoint belongs here, so that the loss window of a resumed run starts where it began.
-      on_step: called with the number of finished steps, for a progress bar.
+        train_step: (state, batch, key) -> (state, metrics); jitted by the caller.
+        state: where to start; a restored state goes on exactly where it was saved.
+        batches: step number -> batch.
+        key: the run's random key; each step folds its number into it.
+        steps: the step number to stop at.
+        evaluate_every: steps between calls of ``on_evaluate``; it is also called at the end.
+        on_evaluate: called with the state and the mean training loss since the last call. Saving a
+            checkpoint belongs here, so that the loss window of a resumed run starts where it began.
+        on_step: called with the number of finished steps, for a progress bar.
 
     Returns:
-      The state at ``steps``.
+        The state at ``steps``.
 
     Raises:
-      Diverged: a training loss was not finite. Seen at the next evaluation; the step is exact.
-      ValueError: ``evaluate_every`` below one.
+        Diverged: a training loss was not finite. Seen at the next evaluation; the step is exact.
+        ValueError: ``evaluate_every`` below one.
 
     Example:
-      >>> import jax, jax.numpy as jnp, optax
-      >>> apply = lambda params, batch, key: params * batch
-      >>> loss = lambda outputs, batch: jnp.mean((outputs - 2.0) ** 2)
-      >>> optimizer = optax.sgd(0.25)
-      >>> step = jax.jit(make_train_step(apply, loss, optimizer))
-      >>> state = fit(step, init_state(jnp.zeros(()), optimizer), lambda step: jnp.ones(3),
-      ...             key=jax.random.key(0), steps=4, evaluate_every=2,
-      ...             on_evaluate=lambda state, loss: print(int(state.step), loss))
-      2 2.5
-      4 0.15625
+        >>> import jax, jax.numpy as jnp, optax
+        >>> apply = lambda params, batch, key: params * batch
+        >>> loss = lambda outputs, batch: jnp.mean((outputs - 2.0) ** 2)
+        >>> optimizer = optax.sgd(0.25)
+        >>> step = jax.jit(make_train_step(apply, loss, optimizer))
+        >>> state = fit(
+        ...     step,
+        ...     init_state(jnp.zeros(()), optimizer),
+        ...     lambda step: jnp.ones(3),
+        ...     key=jax.random.key(0),
+        ...     steps=4,
+        ...     evaluate_every=2,
+        ...     on_evaluate=lambda state, loss: print(int(state.step), loss),
+        ... )
+        2 2.5
+        4 0.15625
     """
     if evaluate_every < 1:
         raise ValueError(f"evaluate_every must be at least 1; received {evaluate_every}.")
@@ -158,15 +162,15 @@ def padded_batches(
     """All examples once, in order, in batches of one shape; the last is filled with its first row.
 
     Args:
-      arrays: named arrays with a common leading axis.
-      batch_size: examples per batch.
+        arrays: named arrays with a common leading axis.
+        batch_size: examples per batch.
 
     Yields:
-      The batch and a mask of the examples that are real, (B,).
+        The batch and a mask of the examples that are real, (B,).
 
     Example:
-      >>> [mask.tolist() for _, mask in padded_batches({"x": np.arange(3)}, 2)]
-      [[True, True], [True, False]]
+        >>> [mask.tolist() for _, mask in padded_batches({"x": np.arange(3)}, 2)]
+        [[True, True], [True, False]]
     """
     size = len(next(iter(arrays.values())))
     for start in range(0, size, batch_size):
@@ -184,20 +188,20 @@ def evaluate(
     """Mean of per-example measurements over a whole set, summed in float64.
 
     Args:
-      measure: (params, batch) -> named values per example, each (B,); jitted by the caller.
-      params: the model's parameters.
-      batches: batches with a mask of their real examples, as ``padded_batches`` yields them.
+        measure: (params, batch) -> named values per example, each (B,); jitted by the caller.
+        params: the model's parameters.
+        batches: batches with a mask of their real examples, as ``padded_batches`` yields them.
 
     Returns:
-      The mean of each measurement.
+        The mean of each measurement.
 
     Raises:
-      ValueError: no real example in ``batches``.
+        ValueError: no real example in ``batches``.
 
     Example:
-      >>> double = lambda params, batch: {"twice": params * batch["x"]}
-      >>> evaluate(double, 2.0, padded_batches({"x": np.array([1.0, 2.0, 6.0])}, 2))
-      {'twice': 6.0}
+        >>> double = lambda params, batch: {"twice": params * batch["x"]}
+        >>> evaluate(double, 2.0, padded_batches({"x": np.array([1.0, 2.0, 6.0])}, 2))
+        {'twice': 6.0}
     """
     totals: dict[str, float] = {}
     count = 0

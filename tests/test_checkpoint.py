@@ -35,13 +35,17 @@ def same_bits(first, second):
     return all(a.dtype == b.dtype and a.tobytes() == b.tobytes() for a, b in leaves)
 
 
+def restore(directory):
+    restored = checkpoint.restore_latest(directory, LIKE, KEY)
+    assert restored is not None
+    return restored
+
+
 def test_everything_comes_back_bit_for_bit(tmp_path):
     state, key = make_state(7), jax.random.key(42)
     checkpoint.save(tmp_path, state, key)
-    restored, restored_key = checkpoint.restore_latest(tmp_path, LIKE, KEY)
-    assert same_bits(
-        jax.tree.map(np.asarray, state), jax.tree.map(np.asarray, restored)
-    )
+    restored, restored_key = restore(tmp_path)
+    assert same_bits(jax.tree.map(np.asarray, state), jax.tree.map(np.asarray, restored))
     assert (jax.random.bits(key, (4,)) == jax.random.bits(restored_key, (4,))).all()
 
 
@@ -73,18 +77,18 @@ def test_a_flipped_bit_falls_back_to_the_step_before(tmp_path, caplog):
     content[len(content) // 2] ^= 1
     victim.write_bytes(bytes(content))
     with caplog.at_level(logging.WARNING):
-        restored, _ = checkpoint.restore_latest(tmp_path, LIKE, KEY)
+        restored, _ = restore(tmp_path)
     assert int(restored.step) == 1
     assert "damaged" in caplog.text
     checkpoint.save(tmp_path, make_state(2), KEY)  # made anew, and good again
-    assert int(checkpoint.restore_latest(tmp_path, LIKE, KEY)[0].step) == 2
+    assert int(restore(tmp_path)[0].step) == 2
 
 
 def test_a_kill_before_the_manifest_falls_back(tmp_path):
     for step in (1, 2):
         checkpoint.save(tmp_path, make_state(step), KEY)
     (tmp_path / "sha256-2.json").unlink()
-    assert int(checkpoint.restore_latest(tmp_path, LIKE, KEY)[0].step) == 1
+    assert int(restore(tmp_path)[0].step) == 1
     (tmp_path / "sha256-1.json").write_text('{"cut": ')
     assert checkpoint.restore_latest(tmp_path, LIKE, KEY) is None
 

@@ -34,7 +34,7 @@ def call(*arguments, run=None):
         return Path("report.html")
 
     command_line.main("toys", "Compare toys.", RECIPES, run or record, arguments)
-    return calls[0] if calls else None
+    return calls[0]
 
 
 def test_a_recipe_alone_and_with_overrides(capsys):

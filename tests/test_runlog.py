@@ -62,9 +62,10 @@ def test_records_come_back(tmp_path):
 
 
 def test_the_environment_says_what_ran_each_time(tmp_path):
-    for _ in range(2):
-        with opened(tmp_path) as run:
-            pass
+    with opened(tmp_path):
+        pass
+    with opened(tmp_path) as run:
+        pass
     environment = json.loads((run.path / "environment.json").read_text())
     assert environment["seeds"] == [1, 2]
     assert len(environment["sessions"]) == 2
@@ -92,17 +93,22 @@ def test_a_finished_trial_is_known_again(tmp_path):
         assert run.finished("toy/a") is None
         run.finish("toy/a", settings={}, status="finished", result={"x": 1})
     with opened(tmp_path) as run:
-        assert run.finished("toy/a")["result"] == {"x": 1}
+        record = run.finished("toy/a")
+        assert record is not None
+        assert record["result"] == {"x": 1}
 
 
 def test_fresh_moves_the_old_run_aside(tmp_path):
+    paths = []
     for _ in range(3):
         with opened(tmp_path, fresh=True) as run:
             assert run.finished("toy/a") is None
             run.finish("toy/a", settings={}, status="finished", result={})
-    names = sorted(path.name for path in run.path.parent.glob("quick-*"))
-    assert names == [run.path.name, f"{run.path.name}.old-1", f"{run.path.name}.old-2"]
-    assert (run.path.parent / names[1] / "trials" / "toy" / "a.json").is_file()
+            paths.append(run.path)
+    path = paths[-1]
+    names = sorted(entry.name for entry in path.parent.glob("quick-*"))
+    assert names == [path.name, f"{path.name}.old-1", f"{path.name}.old-2"]
+    assert (path.parent / names[1] / "trials" / "toy" / "a.json").is_file()
 
 
 def _hold(root, ready):
@@ -144,7 +150,7 @@ def test_a_place_that_cannot_be_written(tmp_path, place):
     blocked = tmp_path / "runs" / place
     blocked.parent.mkdir(parents=True, exist_ok=True)
     blocked.write_text("a file in the way")
-    with pytest.raises(RunError, match="must be writable.*--out"), opened(tmp_path / "runs"):
+    with pytest.raises(RunError, match=r"must be writable.*--out"), opened(tmp_path / "runs"):
         pass
     assert blocked.read_text() == "a file in the way"
 
@@ -159,7 +165,7 @@ def test_damaged_records_are_named(tmp_path):
         run.finish("toy/a", settings={}, status="finished", result={})
         run.save_examples("toy/a", {"x": np.zeros(3)})
     (run.path / "trials" / "toy" / "a.json").write_text("{")
-    with pytest.raises(RunError, match="a.json must be a readable JSON file"):
+    with pytest.raises(RunError, match=r"a\.json must be a readable JSON file"):
         read_run(run.path)
     run.finish("toy/a", settings={}, status="finished", result={})
     (run.path / "examples" / "toy" / "a.npz").write_bytes(b"PK cut")

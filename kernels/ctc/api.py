@@ -26,25 +26,25 @@ def ctc_loss(
     likelihood zero: its loss is infinite, its gradient zero.
 
     Args:
-      logits: unnormalised log probabilities, (B, T, K).
-      logit_paddings: 0 for a valid frame, 1 (or True) for a padded one, (B, T).
-      labels: label ids in [0, K), padded on the right, (B, N).
-      label_paddings: 0 for a valid label, 1 (or True) for a padded one, (B, N).
-      blank_id: the class that emits nothing.
-      zero_infinity: give infeasible targets the loss 0 instead of infinity.
+        logits: unnormalised log probabilities, (B, T, K).
+        logit_paddings: 0 for a valid frame, 1 (or True) for a padded one, (B, T).
+        labels: label ids in [0, K), padded on the right, (B, N).
+        label_paddings: 0 for a valid label, 1 (or True) for a padded one, (B, N).
+        blank_id: the class that emits nothing.
+        zero_infinity: give infeasible targets the loss 0 instead of infinity.
 
     Returns:
-      The loss in nats per sequence, (B,), never negative.
+        The loss in nats per sequence, (B,), never negative.
 
     Raises:
-      ValueError: a rank, shape, dtype or ``blank_id`` that does not fit the others.
+        ValueError: a rank, shape, dtype or ``blank_id`` that does not fit the others.
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> logits = jnp.zeros((1, 4, 3))  # uniform over 3 classes
-      >>> loss = ctc_loss(logits, jnp.zeros((1, 4)), jnp.array([[1, 2]]), jnp.zeros((1, 2)))
-      >>> bool(jnp.allclose(loss, 4 * jnp.log(3.0) - jnp.log(15.0)))  # 15 = C(4 + 2, 2 * 2) paths
-      True
+        >>> import jax.numpy as jnp
+        >>> logits = jnp.zeros((1, 4, 3))  # uniform over 3 classes
+        >>> loss = ctc_loss(logits, jnp.zeros((1, 4)), jnp.array([[1, 2]]), jnp.zeros((1, 2)))
+        >>> bool(jnp.allclose(loss, 4 * jnp.log(3.0) - jnp.log(15.0)))  # 15 = C(4 + 2, 2 * 2) paths
+        True
 
     Source: Graves, Fernandez, Gomez, Schmidhuber, "Connectionist Temporal Classification",
     ICML 2006.
@@ -67,18 +67,18 @@ def ctc_feasible(
     """Whether each target has any path: frames >= labels + neighbouring repeats.
 
     Args:
-      logit_paddings: 0 for a valid frame, 1 (or True) for a padded one, (B, T).
-      labels: label ids, padded on the right, (B, N).
-      label_paddings: 0 for a valid label, 1 (or True) for a padded one, (B, N).
+        logit_paddings: 0 for a valid frame, 1 (or True) for a padded one, (B, T).
+        labels: label ids, padded on the right, (B, N).
+        label_paddings: 0 for a valid label, 1 (or True) for a padded one, (B, N).
 
     Returns:
-      True where the loss is finite for finite logits, (B,).
+        True where the loss is finite for finite logits, (B,).
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> two_frames = jnp.zeros((2, 2))
-      >>> ctc_feasible(two_frames, jnp.array([[1, 2], [1, 1]]), jnp.zeros((2, 2)))
-      Array([ True, False], dtype=bool)
+        >>> import jax.numpy as jnp
+        >>> two_frames = jnp.zeros((2, 2))
+        >>> ctc_feasible(two_frames, jnp.array([[1, 2], [1, 1]]), jnp.zeros((2, 2)))
+        Array([ True, False], dtype=bool)
     """
     frames = jnp.sum(jnp.asarray(logit_paddings) == 0, axis=1)
     valid = jnp.asarray(label_paddings) == 0

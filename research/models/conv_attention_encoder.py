@@ -81,11 +81,11 @@ class ConvAttentionEncoder(nn.Module):
     """
 
     classes: int
-    width: int = 144
+    width: int = 96
     size: int = 7
     conv_blocks: int = 4
     heads: int = 4
-    dropout: float = 0.0
+    dropout: float = 0.2
 
     @nn.compact
     def __call__(

@@ -8,12 +8,12 @@ class MLP(nn.Module):
     """Flatten, then dense layers with ReLU between them.
 
     Example:
-      >>> import jax, jax.numpy as jnp
-      >>> images = jnp.zeros((2, 8, 8, 1))
-      >>> model = MLP(classes=10, widths=(32,))
-      >>> params = model.init(jax.random.key(0), images)["params"]
-      >>> model.apply({"params": params}, images).shape
-      (2, 10)
+        >>> import jax, jax.numpy as jnp
+        >>> images = jnp.zeros((2, 8, 8, 1))
+        >>> model = MLP(classes=10, widths=(32,))
+        >>> params = model.init(jax.random.key(0), images)["params"]
+        >>> model.apply({"params": params}, images).shape
+        (2, 10)
     """
 
     classes: int
@@ -21,6 +21,7 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, images: Float[Array, "B H W C"]) -> Float[Array, "B K"]:
+        """Logits of the classes."""
         x = images.reshape(images.shape[0], -1)
         for width in self.widths:
             x = nn.relu(nn.Dense(width)(x))

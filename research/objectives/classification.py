@@ -14,17 +14,17 @@ def cross_entropy(
     q is one-hot, or with label smoothing e: q_k = (1 - e) [k = label] + e / K.
 
     Args:
-      logits: unnormalised log probabilities, (B, K).
-      labels: class ids in [0, K), (B,).
-      label_smoothing: e in [0, 1).
+        logits: unnormalised log probabilities, (B, K).
+        labels: class ids in [0, K), (B,).
+        label_smoothing: e in [0, 1).
 
     Returns:
-      A scalar.
+        A scalar.
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> print(f"{cross_entropy(jnp.zeros((2, 4)), jnp.array([0, 3])):.4f}")  # ln 4
-      1.3863
+        >>> import jax.numpy as jnp
+        >>> print(f"{cross_entropy(jnp.zeros((2, 4)), jnp.array([0, 3])):.4f}")  # ln 4
+        1.3863
 
     Source: label smoothing, Szegedy et al., "Rethinking the Inception Architecture", CVPR 2016.
     """
@@ -37,8 +37,8 @@ def accuracy(logits: Float[Array, "B K"], labels: Int[Array, "B"]) -> Float[Arra
     """Fraction of examples whose largest logit is the label's.
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> print(f"{accuracy(jnp.eye(3), jnp.array([0, 1, 0])):.4f}")
-      0.6667
+        >>> import jax.numpy as jnp
+        >>> print(f"{accuracy(jnp.eye(3), jnp.array([0, 1, 0])):.4f}")
+        0.6667
     """
     return jnp.mean(jnp.argmax(logits, axis=-1) == labels)

@@ -20,20 +20,20 @@ def ctc(
     more labels than frames can carry counts as zero and gives no gradient.
 
     Args:
-      logits: unnormalised log probabilities, (B, T, K).
-      lengths: valid frames of each sequence, (B,).
-      labels: label ids, padded on the right, (B, N).
-      label_paddings: 0 for a valid label, 1 for a padded one, (B, N).
-      blank_id: the class that emits nothing.
+        logits: unnormalised log probabilities, (B, T, K).
+        lengths: valid frames of each sequence, (B,).
+        labels: label ids, padded on the right, (B, N).
+        label_paddings: 0 for a valid label, 1 for a padded one, (B, N).
+        blank_id: the class that emits nothing.
 
     Returns:
-      A scalar.
+        A scalar.
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> args = jnp.zeros((1, 4, 3)), jnp.array([4]), jnp.array([[1, 2]]), jnp.zeros((1, 2))
-      >>> print(f"{ctc(*args):.4f}")  # (4 ln 3 - ln 15) / 2
-      0.8432
+        >>> import jax.numpy as jnp
+        >>> args = jnp.zeros((1, 4, 3)), jnp.array([4]), jnp.array([[1, 2]]), jnp.zeros((1, 2))
+        >>> print(f"{ctc(*args):.4f}")  # (4 ln 3 - ln 15) / 2
+        0.8432
 
     Source: Graves et al., "Connectionist Temporal Classification", ICML 2006.
     """

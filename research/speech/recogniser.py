@@ -4,7 +4,7 @@ Axis suffixes: B batch, S samples, T encoder frames, K classes.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
@@ -26,7 +26,7 @@ from research.train import State, TrainStep, init_state, make_train_step
 class FrontEnd:
     """How waveforms become what the encoder sees."""
 
-    log_mel: LogMel = LogMel()
+    log_mel: LogMel = field(default_factory=LogMel)
     stack: int = 4
     """Neighbouring log-mel frames joined into one encoder frame."""
 

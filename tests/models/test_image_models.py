@@ -45,7 +45,7 @@ def test_convolution_is_that_of_lax(size):
     x = jnp.asarray(rng.normal(size=(2, 7, 6, 3)), jnp.float32)
     kernel = jnp.asarray(rng.normal(size=(size, size, 3, 4)), jnp.float32)
     bias = jnp.asarray(rng.normal(size=4), jnp.float32)
-    actual = Conv(4, size).apply({"params": {"kernel": kernel, "bias": bias}}, x)
+    actual = jnp.asarray(Conv(4, size).apply({"params": {"kernel": kernel, "bias": bias}}, x))
     expected = lax.conv_general_dilated(
         x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
     )

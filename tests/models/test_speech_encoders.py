@@ -63,7 +63,7 @@ def test_depthwise_convolution_is_numpy_correlation_per_channel(size):
     rng = np.random.default_rng(size)
     x, filters = rng.normal(size=(1, 6, 2)), rng.normal(size=(size, 2))
     params = {"params": {"filters": jnp.asarray(filters, jnp.float32)}}
-    actual = DepthwiseConv(size).apply(params, jnp.asarray(x, jnp.float32))
+    actual = jnp.asarray(DepthwiseConv(size).apply(params, jnp.asarray(x, jnp.float32)))
     for channel in range(2):
         before = size // 2
         padded = np.pad(x[0, :, channel], (before, size - 1 - before))
