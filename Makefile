@@ -115,7 +115,7 @@ $(VENV)/.installed-uv: $(VENV)/.created | check-python
 	@touch $@
 
 clean: ## Remove the environment, caches and build outputs; runs/ stays.
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist *.egg-info .import_linter_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # ---------------------------------------------------------------- Exact versions

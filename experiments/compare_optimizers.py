@@ -57,7 +57,7 @@ class Config:
     """Models that each optimizer trains."""
     optimizers: tuple[str, ...] = ("sgd", "momentum", "rmsprop", "adam", "adamw")
     """Names in research.optimizers."""
-    trials: int = 8
+    trials: int = 10
     """Points of the search space tried per optimizer and workload."""
     seeds: tuple[int, ...] = (1, 2, 3)
     """Seeds that the best trial is trained again with; not the search's."""
