@@ -154,8 +154,8 @@ def with_schedule(
         >>> state = decayed.init(jnp.zeros(()))
         >>> first, state = decayed.update(jnp.ones(()), state)
         >>> second, state = decayed.update(jnp.ones(()), state)
-        >>> float(first), float(second)
-        (-1.0, -0.5)
+        >>> print(f"{first:.3f} {second:.3f}")
+        -1.000 -0.500
     """
     shape = _look_up(SCHEDULES, schedule, "schedule")(steps)
     return optax.chain(optimizer, optax.scale_by_schedule(shape))

@@ -10,13 +10,7 @@ import time
 from collections.abc import Iterator
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as RichProgress
 
 _SECONDS_BETWEEN_LINES = 15.0
@@ -30,59 +24,66 @@ class Progress:
         self._bars = bars
         self._title = title
         self._total = total
-        self._finished = 0
-        self._skipped = 0
+        self._before = 0  # steps of the trials before the current one
         self._trial = ""
-        self._trial_steps = 0
-        self._trial_done = 0
-        self._started = time.monotonic()
-        self._last_line = self._started
+        self._steps = 0
+        self._done = 0
+        # The time of steps alone: a trial's first step waits for compilation, and trials that an
+        # earlier session finished take no time, so neither says how long the rest will take.
+        self._timed_steps = 0
+        self._timed_seconds = 0.0
+        self._last_step: float | None = None
+        self._last_line = time.monotonic()
         if bars is not None:
-            self._job_bar = bars.add_task(title, total=total)
-            self._trial_bar = bars.add_task("", total=None)
+            self._job_bar = bars.add_task(title, total=total, left="")
+            self._trial_bar = bars.add_task("", total=None, left="")
 
     def start(self, trial: str, steps: int, done: int = 0) -> None:
         """Begin a trial of that many steps, of which some may be done already."""
-        self._trial, self._trial_steps, self._trial_done = trial, steps, done
-        self._skipped += done
+        self._trial, self._steps, self._done = trial, steps, done
+        self._last_step = None
         if self._bars is not None:
             self._bars.reset(self._trial_bar, description=f"  {trial}", total=steps)
-        self.step(done)
+        self._show()
 
     def step(self, done: int) -> None:
         """Say how many steps of the current trial are done."""
-        self._trial_done = done
-        overall = self._finished + done
-        if self._bars is not None:
-            self._bars.update(self._job_bar, completed=overall)
-            self._bars.update(self._trial_bar, completed=done)
-        elif time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES:
-            self._print_line(overall)
+        now = time.monotonic()
+        if self._last_step is not None:
+            self._timed_steps += done - self._done
+            self._timed_seconds += now - self._last_step
+        self._done, self._last_step = done, now
+        self._show()
 
-    def finish(self, note: str = "") -> None:
-        """End the current trial, however far it came, and print its outcome."""
-        self._finished += self._trial_steps
-        if self._bars is not None:
-            self._bars.update(self._job_bar, completed=self._finished)
-        if note:
-            self._console.print(f"  {self._trial}: {note}", highlight=False)
+    def finish(self) -> None:
+        """End the current trial, however far it came."""
+        self._before += self._steps
+        self._steps = self._done = 0
+        self._show()
 
     def skip(self, steps: int) -> None:
-        """Count a trial that an earlier session finished."""
-        self._finished += steps
-        self._skipped += steps
-        if self._bars is not None:
-            self._bars.update(self._job_bar, completed=self._finished)
+        """Count a trial that an earlier session finished, or that will not be run."""
+        self._before += steps
+        self._show()
 
-    def _print_line(self, overall: int) -> None:
-        self._last_line = time.monotonic()
-        done_here = overall - self._skipped
-        text = f"{self._title}: {100 * overall / max(1, self._total):.0f} %"
-        if done_here > 0:
-            seconds = (self._last_line - self._started) * (self._total - overall) / done_here
-            text += f", about {_clock(seconds)} left"
-        text += f" ({self._trial}, step {self._trial_done} of {self._trial_steps})"
-        self._console.print(text, highlight=False, soft_wrap=True)
+    def _left(self) -> str:
+        if self._timed_steps == 0:
+            return ""
+        remaining = self._total - self._before - self._done
+        seconds = round(remaining * self._timed_seconds / self._timed_steps)
+        return f"about {seconds // 60}:{seconds % 60:02d} min left"
+
+    def _show(self) -> None:
+        overall = self._before + self._done
+        if self._bars is not None:
+            self._bars.update(self._job_bar, completed=overall, left=self._left())
+            self._bars.update(self._trial_bar, completed=self._done)
+        elif time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES:
+            self._last_line = time.monotonic()
+            parts = [f"{self._title}: {100 * overall / max(1, self._total):.0f} %", self._left()]
+            where = f"({self._trial}, step {self._done} of {self._steps})"
+            text = ", ".join(filter(None, parts))
+            self._console.print(f"{text} {where}", highlight=False, soft_wrap=True)
 
 
 @contextlib.contextmanager
@@ -92,6 +93,9 @@ def show_progress(title: str, total_steps: int) -> Iterator[Progress]:
     Args:
         title: what the job is.
         total_steps: steps of all trials together.
+
+    Yields:
+        Where each step is counted.
 
     Example:
         >>> with show_progress("training", total_steps=3) as progress:
@@ -110,12 +114,7 @@ def show_progress(title: str, total_steps: int) -> Iterator[Progress]:
         MofNCompleteColumn(),
         TextColumn("steps"),
         TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
+        TextColumn("{task.fields[left]}"),
     )
-    with RichProgress(*columns, console=console, speed_estimate_period=120.0) as bars:
+    with RichProgress(*columns, console=console) as bars:
         yield Progress(console, bars, title, total_steps)
-
-
-def _clock(seconds: float) -> str:
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d} min"

@@ -34,7 +34,7 @@ def ctc_loss(
         zero_infinity: give infeasible targets the loss 0 instead of infinity.
 
     Returns:
-        The loss in nats per sequence, (B,), never negative.
+        The loss in nats per sequence, (B,), never negative; float32, or float64 for such logits.
 
     Raises:
         ValueError: a rank, shape, dtype or ``blank_id`` that does not fit the others.
@@ -50,8 +50,10 @@ def ctc_loss(
     ICML 2006.
     """
     _check(logits, logit_paddings, labels, label_paddings, blank_id)
-    logit_paddings = jnp.asarray(logit_paddings, jnp.float32)
-    label_paddings = jnp.asarray(label_paddings, jnp.float32)
+    dtype = jnp.promote_types(jnp.result_type(logits), jnp.float32)
+    logits, logit_paddings, label_paddings = (
+        jnp.asarray(array, dtype) for array in (logits, logit_paddings, label_paddings)
+    )
     loss = optax.ctc_loss(logits, logit_paddings, labels, label_paddings, blank_id=blank_id)
     feasible = ctc_feasible(logit_paddings, labels, label_paddings)
     # optax rounds a loss near zero to slightly below it, and gives about 1e5 where no path exists.

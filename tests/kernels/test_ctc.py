@@ -103,3 +103,30 @@ def test_bad_arguments_are_named(change, message):
     blank_id = arguments.pop("blank_id", 0)
     with pytest.raises(ValueError, match=message):
         kernels.ctc_loss(*arguments.values(), blank_id=blank_id)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
+def test_half_precision_logits_and_boolean_paddings(dtype):
+    logits = jnp.asarray(np.random.default_rng(4).normal(size=(2, 6, 4)), dtype)
+    paddings = jnp.array([[0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 1, 1]], bool)
+    labels, label_paddings = jnp.array([[1, 2], [3, 0]]), jnp.array([[0, 0], [0, 1]], bool)
+    loss = kernels.ctc_loss(logits, paddings, labels, label_paddings)
+    exact = kernels.ctc_loss(
+        logits.astype(jnp.float32),
+        paddings.astype(jnp.float32),
+        labels,
+        label_paddings.astype(jnp.float32),
+    )
+    assert loss.dtype == jnp.float32
+    np.testing.assert_allclose(loss, exact, rtol=1e-6)
+
+
+def test_runs_under_jit_and_vmap():
+    logits = jnp.asarray(np.random.default_rng(5).normal(size=(3, 2, 5, 4)), jnp.float32)
+    labels, zeros = jnp.array([[1, 2], [3, 3]]), jnp.zeros((2, 5))
+
+    def losses(x):
+        return kernels.ctc_loss(x, zeros, labels, jnp.zeros((2, 2)))
+
+    mapped = jax.jit(jax.vmap(losses))(logits)
+    np.testing.assert_allclose(mapped, jnp.stack([losses(x) for x in logits]), rtol=1e-6)
