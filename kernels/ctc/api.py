@@ -50,7 +50,7 @@ def ctc_loss(
     ICML 2006.
     """
     _check(logits, logit_paddings, labels, label_paddings, blank_id)
-    dtype = jnp.promote_types(jnp.result_type(logits), jnp.float32)
+    dtype = jnp.float64 if jnp.result_type(logits) == jnp.float64 else jnp.float32
     logits, logit_paddings, label_paddings = (
         jnp.asarray(array, dtype) for array in (logits, logit_paddings, label_paddings)
     )
