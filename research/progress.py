@@ -57,9 +57,9 @@ class Progress:
 
     def finish(self) -> None:
         """End the current trial, however far it came."""
-        self._before += self._steps
-        self._steps = self._done = 0
+        self._before += self._steps - self._done
         self._show()
+        self._before, self._steps, self._done = self._before + self._done, 0, 0
 
     def skip(self, steps: int) -> None:
         """Count a trial that an earlier session finished, or that will not be run."""
@@ -77,7 +77,8 @@ class Progress:
         overall = self._before + self._done
         if self._bars is not None:
             self._bars.update(self._job_bar, completed=overall, left=self._left())
-            self._bars.update(self._trial_bar, completed=self._done)
+            if self._steps:
+                self._bars.update(self._trial_bar, completed=self._done)
         elif time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES:
             self._last_line = time.monotonic()
             parts = [f"{self._title}: {100 * overall / max(1, self._total):.0f} %", self._left()]
