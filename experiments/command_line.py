@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import os
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +11,9 @@ from typing import Any, NamedTuple, NoReturn
 
 import tyro
 
-from research.errors import TrellisError
+from research.errors import ConfigError, TrellisError
+
+_INTERRUPTED = 130
 
 
 class Recipe(NamedTuple):
@@ -50,6 +53,7 @@ def main(
         run: (recipe name, configuration, options) -> path of the report.
         arguments: instead of the process's own, for tests.
     """
+    is_process = arguments is None
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     recipe, config, options = _parse(experiment, description, recipes, arguments)
     # A cluster stops a job with SIGTERM: leave by the same door as Ctrl-C.
@@ -61,10 +65,37 @@ def main(
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("\nInterrupted. The same command goes on where this one stopped.", file=sys.stderr)
-        raise SystemExit(130) from None
+        if is_process:
+            # An interrupted XLA computation can crash the interpreter while it shuts down. All
+            # records are on disk, and the system releases the lock.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(_INTERRUPTED)
+        raise SystemExit(_INTERRUPTED) from None
     finally:
         signal.signal(signal.SIGTERM, previous)
     print(f"Report: {report}")
+
+
+def check_distinct(name: str, values: Sequence[Any]) -> None:
+    """Refuse an empty list, and one that names something twice.
+
+    Raises:
+        ConfigError: as it says.
+    """
+    if not values or len(set(values)) < len(values):
+        raise ConfigError(f"{name} must name at least one, and none twice; received {values}.")
+
+
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Refuse seeds that a random generator would reject, or take for another seed.
+
+    Raises:
+        ConfigError: a seed outside 0 to 2^31 - 1.
+    """
+    for seed in seeds:
+        if not 0 <= seed < 2**31:
+            raise ConfigError(f"a seed must lie in 0 to {2**31 - 1}; received {seed}.")
 
 
 def _parse(experiment, description, recipes, arguments) -> tuple[str, Any, Options]:

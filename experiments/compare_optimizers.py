@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments.command_line import Options, Recipe
+from experiments.command_line import Options, Recipe, check_distinct, check_seeds
 from experiments.command_line import main as run_main
 from research import optimizers
 from research.data import image_augment
@@ -82,11 +82,13 @@ class Config:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1; received {getattr(self, name)}.")
         for name in ("workloads", "optimizers", "seeds"):
-            values = getattr(self, name)
-            if not values or len(set(values)) < len(values):
-                raise ConfigError(
-                    f"{name} must name at least one, and none twice; received {values}."
-                )
+            check_distinct(name, getattr(self, name))
+        check_seeds((self.search_seed, *self.seeds))
+        if not 0 < self.target_accuracy <= 1:
+            raise ConfigError(
+                f"target_accuracy must lie in (0, 1]; received {self.target_accuracy}."
+            )
+        optimizers.find_schedule(self.schedule)
         if self.search_seed in self.seeds:
             raise ConfigError(
                 f"seeds must be fresh, but {self.search_seed} is also the search_seed: the final "

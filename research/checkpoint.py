@@ -10,6 +10,7 @@ import json
 import logging
 import os
 from pathlib import Path
+from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
@@ -51,9 +52,10 @@ def save(directory: Path, state: State, key: Key[Array, ""]) -> None:
                 return
             if step in manager.all_steps():
                 manager.delete(step)
-            manager.save(step, args=ocp.args.StandardSave(_tree(state, key)))
+            tree = _tree(state, key)
+            manager.save(step, args=ocp.args.StandardSave(tree))
             manager.wait_until_finished()
-        _write_manifest(directory, step)
+        _write_manifest(directory, step, _describe(tree))
     except OSError as error:
         raise RunError(
             f"a checkpoint must be written to {directory}; the system says: {error}. "
@@ -74,6 +76,9 @@ def restore_latest(
     Returns:
         State and key, bit for bit as saved; None if nothing usable is there. A damaged step is
         passed over with a warning in the log.
+
+    Raises:
+        RunError: the checkpoint is of another model or optimizer.
     """
     if not directory.is_dir():
         return None
@@ -86,6 +91,11 @@ def restore_latest(
                 )
                 continue
             abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, _tree(like, key))
+            if _read_manifest(directory, step)["arrays"] != _describe(abstract):
+                raise RunError(
+                    f"the checkpoint {directory / str(step)} must fit the model and the optimizer; "
+                    "it was saved with others. Start anew with --fresh."
+                )
             tree = manager.restore(step, args=ocp.args.StandardRestore(abstract))
             restored_key = jax.random.wrap_key_data(tree["key"], impl=jax.random.key_impl(key))
             return State(*tree["state"]), restored_key
@@ -94,6 +104,12 @@ def restore_latest(
 
 def _tree(state: State, key: Key[Array, ""]) -> dict:
     return {"state": tuple(state), "key": jax.random.key_data(key)}
+
+
+def _describe(tree: Any) -> list[str]:
+    """Name, shape and type of every array."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return [f"{jax.tree_util.keystr(path)} {leaf.shape} {leaf.dtype}" for path, leaf in leaves]
 
 
 def _manager(directory: Path) -> ocp.CheckpointManager:
@@ -115,18 +131,23 @@ def _manifest(directory: Path, step: int) -> Path:
     return directory / f"sha256-{step}.json"
 
 
-def _write_manifest(directory: Path, step: int) -> None:
+def _write_manifest(directory: Path, step: int, arrays: list[str]) -> None:
     temporary = directory / f".sha256-{step}.tmp"
-    temporary.write_text(json.dumps(_sums(directory / str(step))))
+    content = {"arrays": arrays, "sha256": _sums(directory / str(step))}
+    temporary.write_text(json.dumps(content))
     os.replace(temporary, _manifest(directory, step))
     for path in directory.glob("sha256-*.json"):
         if not (directory / path.stem.removeprefix("sha256-")).is_dir():
             path.unlink()
 
 
+def _read_manifest(directory: Path, step: int) -> dict[str, Any]:
+    return json.loads(_manifest(directory, step).read_text())
+
+
 def _intact(directory: Path, step: int) -> bool:
     try:
-        expected = json.loads(_manifest(directory, step).read_text())
-    except (OSError, ValueError):
+        manifest = _read_manifest(directory, step)
+        return manifest["sha256"] == _sums(directory / str(step)) and "arrays" in manifest
+    except (OSError, ValueError, KeyError, TypeError):
         return False
-    return expected == _sums(directory / str(step))

@@ -135,6 +135,19 @@ def find(name: str) -> Optimizer:
     return _look_up(OPTIMIZERS, name, "optimizer")
 
 
+def find_schedule(name: str) -> Callable[[int], optax.Schedule]:
+    """The schedule of that name: number of steps -> factor of the update at each step.
+
+    Raises:
+        ConfigError: no such schedule; the message names the nearest.
+
+    Example:
+        >>> float(find_schedule("cosine")(10)(0))
+        1.0
+    """
+    return _look_up(SCHEDULES, name, "schedule")
+
+
 def with_schedule(
     optimizer: optax.GradientTransformation, schedule: str, steps: int
 ) -> optax.GradientTransformation:
@@ -157,7 +170,7 @@ def with_schedule(
         >>> print(f"{first:.3f} {second:.3f}")
         -1.000 -0.500
     """
-    shape = _look_up(SCHEDULES, schedule, "schedule")(steps)
+    shape = find_schedule(schedule)(steps)
     return optax.chain(optimizer, optax.scale_by_schedule(shape))
 
 

@@ -28,6 +28,7 @@ class Progress:
         self._trial = ""
         self._steps = 0
         self._done = 0
+        self._restored = 0
         # The time of steps alone: a trial's first step waits for compilation, and trials that an
         # earlier session finished take no time, so neither says how long the rest will take.
         self._timed_steps = 0
@@ -40,11 +41,16 @@ class Progress:
 
     def start(self, trial: str, steps: int, done: int = 0) -> None:
         """Begin a trial of that many steps, of which some may be done already."""
-        self._trial, self._steps, self._done = trial, steps, done
+        self._trial, self._steps, self._done, self._restored = trial, steps, done, done
         self._last_step = None
         if self._bars is not None:
             self._bars.reset(self._trial_bar, description=f"  {trial}", total=steps)
         self._show()
+
+    @property
+    def steps_of_trial(self) -> int:
+        """Steps of the current trial that this session did."""
+        return self._done - self._restored
 
     def step(self, done: int) -> None:
         """Say how many steps of the current trial are done."""

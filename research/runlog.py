@@ -7,7 +7,7 @@
       trials/           one file per finished or diverged trial, committed atomically
       examples/         arrays for figures, one .npz per trial
       timings.jsonl     seconds; kept apart, because everything else is reproducible
-      checkpoints/      the unfinished trial's state
+      checkpoints/      the last two states of each training that takes long; the last is the model
 
 A killed process leaves at worst a half-written last line, which reading passes over.
 """
@@ -17,6 +17,7 @@ import dataclasses
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import time
 import zipfile
@@ -26,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from research import __version__
 from research.environment import describe_environment
 from research.errors import RunError
 
@@ -107,7 +109,7 @@ class Run:
         os.replace(temporary, path)
 
     def checkpoints(self, trial: str) -> Path:
-        """Where the checkpoints of a trial go while it is unfinished."""
+        """Where the checkpoints of a trial go."""
         return self.path / "checkpoints" / trial
 
     def _trial_path(self, trial: str) -> Path:
@@ -156,33 +158,46 @@ def open_run(
     """
     config, data = json.loads(json.dumps([config, data]))
     path = root / experiment / f"{recipe}-{run_id(config, data)}"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with _lock(path.parent / f".{path.name}.lock", path):
-            if fresh and path.exists():
-                _move_aside(path)
-            for folder in ("trials", "examples", "checkpoints", "figures"):
-                (path / folder).mkdir(parents=True, exist_ok=True)
-            head = {
-                "format": FORMAT,
-                "experiment": experiment,
-                "recipe": recipe,
-                "config": config,
-                "data": data,
-            }
-            if (path / "config.json").is_file():
-                _check_format(path, _read_json(path / "config.json"))
-            else:
-                write_json(path / "config.json", head)
-            _add_session(path / "environment.json", seeds)
-            for name in ("metrics.jsonl", "timings.jsonl"):
-                _end_last_line(path / name)
-            yield Run(path)
-    except OSError as error:
-        raise RunError(
-            f"the run directory {path} must be writable; the system says: {error}. Make room "
-            "there, or choose another place with --out; what is written already is kept."
-        ) from error
+    head = {
+        "format": FORMAT,
+        "trellis": __version__,
+        "experiment": experiment,
+        "recipe": recipe,
+        "config": config,
+        "data": data,
+    }
+    with contextlib.ExitStack() as lock:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock.enter_context(_lock(path.parent / f".{path.name}.lock", path))
+            _prepare(path, head, seeds, fresh)
+        except OSError as error:
+            raise RunError(
+                f"the run directory {path} must be writable; the system says: {error}. Make room "
+                "there, or choose another place with --out; what is written already is kept."
+            ) from error
+        yield Run(path)
+
+
+def _prepare(path: Path, head: Mapping[str, Any], seeds: list[int], fresh: bool) -> None:
+    if fresh and path.exists():
+        _move_aside(path)
+    for folder in ("trials", "examples", "checkpoints", "figures"):
+        (path / folder).mkdir(parents=True, exist_ok=True)
+    if (path / "config.json").is_file():
+        found = _read_json(path / "config.json")
+        _check_format(path, found)
+        if found.get("trellis") != head["trellis"]:
+            raise RunError(
+                f"{path} must have been started by this version of Trellis, {head['trellis']}, to "
+                f"be resumed; it was by {found.get('trellis')}, whose trials may differ. Resume it "
+                "with that version, or start with --fresh, which moves it aside."
+            )
+    else:
+        write_json(path / "config.json", head)
+    _add_session(path / "environment.json", seeds)
+    for name in ("metrics.jsonl", "timings.jsonl"):
+        _end_last_line(path / name)
 
 
 def read_run(path: Path) -> Records:
@@ -291,7 +306,17 @@ def _move_aside(path: Path) -> None:
 def _add_session(path: Path, seeds: list[int]) -> None:
     environment = _read_json(path) if path.is_file() else {"sessions": []}
     started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    environment["sessions"].append({"started": started, **describe_environment()})
+    session = {"started": started, **describe_environment()}
+    earlier = {entry["commit"] for entry in environment["sessions"]} - {session["commit"]}
+    if earlier:
+        logging.getLogger(__name__).warning(
+            "%s was begun at commit %s and goes on at %s: if a model changed in between, start "
+            "anew with --fresh",
+            path.parent,
+            ", ".join(sorted(earlier)),
+            session["commit"],
+        )
+    environment["sessions"].append(session)
     environment["seeds"] = seeds
     write_json(path, environment)
 

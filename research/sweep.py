@@ -57,7 +57,9 @@ def _run_one(run: Run, trial: Trial, execute: Execute, progress: Progress) -> di
     except Diverged as divergence:
         result = {"diverged_at": divergence.step, "steps": trial.steps}
         status = "diverged"
+    finally:
+        seconds = time.perf_counter() - started
+        run.log_time(trial.name, seconds=seconds, steps=progress.steps_of_trial)
     record = run.finish(trial.name, settings=trial.settings, status=status, result=result)
-    run.log_time(trial.name, seconds=time.perf_counter() - started, steps=trial.steps)
     progress.finish()
     return record

@@ -30,7 +30,7 @@ TrainStep = Callable[[State, Batch, Key[Array, ""]], tuple[State, dict[str, Arra
 
 
 class Diverged(Exception):
-    """The training loss became infinite or NaN; ``step`` is the first step where it did."""
+    """The loss became infinite or NaN; ``step``, counted from one, is the first that saw it."""
 
     def __init__(self, step: int):
         super().__init__(f"the training loss was not finite at step {step}")
@@ -150,7 +150,7 @@ def fit(
             window = np.asarray(jax.device_get(losses), np.float64)
             if not np.isfinite(window).all():
                 first = int(np.argmin(np.isfinite(window)))
-                raise Diverged(step + 1 - len(window) + first)
+                raise Diverged(step + 2 - len(window) + first)
             on_evaluate(state, float(window.mean()))
             losses = []
     return state

@@ -43,6 +43,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if not _wants_gpu(config):
         jax.config.update("jax_platforms", "cpu")
         os.environ["JAX_PLATFORMS"] = "cpu"
+    os.environ["TRELLIS_RUNS"] = os.devnull  # notebooks must not depend on a person's own runs
     _keep_compiled_programs(config)
 
 

@@ -100,7 +100,7 @@ def test_manifest_lists_every_file(tmp_path):
         for path in (tmp_path / "1").rglob("*")
         if path.is_file()
     }
-    assert set(json.loads((tmp_path / "sha256-1.json").read_text())) == files
+    assert set(json.loads((tmp_path / "sha256-1.json").read_text())["sha256"]) == files
 
 
 def test_an_unwritable_place_is_a_clear_error(tmp_path):
@@ -108,3 +108,10 @@ def test_an_unwritable_place_is_a_clear_error(tmp_path):
     blocked.write_text("in the way")
     with pytest.raises(RunError, match="must be written to"):
         checkpoint.save(blocked / "run", make_state(1), KEY)
+
+
+def test_the_checkpoint_of_another_model_is_refused(tmp_path):
+    checkpoint.save(tmp_path, make_state(1), KEY)
+    other = init_state({"w": jnp.zeros((4, 4)), "h": jnp.zeros(5, jnp.bfloat16)}, OPTIMIZER)
+    with pytest.raises(RunError, match="--fresh"):
+        checkpoint.restore_latest(tmp_path, other, KEY)

@@ -1,6 +1,7 @@
 """The run directory: found again, locked, never half-written, readable."""
 
 import json
+import logging
 import multiprocessing
 import time
 
@@ -143,6 +144,34 @@ def test_another_format_is_refused_and_kept(tmp_path):
     with pytest.raises(RunError, match=f"must have record format {FORMAT}; it has {FORMAT + 1}"):
         read_run(run.path)
     assert json.loads((run.path / "config.json").read_text())["format"] == FORMAT + 1
+
+
+def test_a_run_begun_by_another_version_is_not_resumed_but_can_be_read(tmp_path):
+    with opened(tmp_path) as run:
+        run.finish("toy/a", settings={}, status="finished", result={})
+    head = json.loads((run.path / "config.json").read_text())
+    write_json(run.path / "config.json", head | {"trellis": "0.0.9"})
+    with pytest.raises(RunError, match=r"it was by 0\.0\.9"), opened(tmp_path):
+        pass
+    assert len(read_run(run.path).trials) == 1
+    with opened(tmp_path, fresh=True) as run:
+        assert run.finished("toy/a") is None
+
+
+def test_going_on_at_another_commit_is_said(tmp_path, caplog):
+    with opened(tmp_path) as run:
+        pass
+    environment = json.loads((run.path / "environment.json").read_text())
+    environment["sessions"][0]["commit"] = "0123456789ab"
+    write_json(run.path / "environment.json", environment)
+    with caplog.at_level(logging.WARNING), opened(tmp_path):
+        pass
+    assert "was begun at commit 0123456789ab" in caplog.text
+
+
+def test_errors_of_the_job_itself_are_left_alone(tmp_path):
+    with pytest.raises(FileNotFoundError), opened(tmp_path):
+        (tmp_path / "absent").read_bytes()
 
 
 @pytest.mark.parametrize("place", ["", "compare_toys"])

@@ -91,7 +91,7 @@ def test_divergence_names_the_step():
             evaluate_every=5,
             on_evaluate=lambda state, loss: None,
         )
-    assert caught.value.step == 6
+    assert caught.value.step == 7  # the batch of index 6
 
 
 def test_compiles_once_per_shape():

@@ -3,6 +3,7 @@
 Axes: B batch, T frames, K classes (the blank among them), N labels.
 """
 
+import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, Num
@@ -37,7 +38,9 @@ def ctc_loss(
         The loss in nats per sequence, (B,), never negative; float32, or float64 for such logits.
 
     Raises:
-        ValueError: a rank, shape, dtype or ``blank_id`` that does not fit the others.
+        ValueError: a rank, shape, dtype or ``blank_id`` that does not fit the others, or a valid
+            label that is the blank or outside [0, K). Labels that are traced (under jit) cannot be
+            looked at: such a sequence then gets the loss NaN.
 
     Example:
         >>> import jax.numpy as jnp
@@ -51,14 +54,18 @@ def ctc_loss(
     """
     _check(logits, logit_paddings, labels, label_paddings, blank_id)
     dtype = jnp.float64 if jnp.result_type(logits) == jnp.float64 else jnp.float32
+    usable = _usable_labels(labels, label_paddings, jnp.shape(logits)[2], blank_id)
     logits, logit_paddings, label_paddings = (
         jnp.asarray(array, dtype) for array in (logits, logit_paddings, label_paddings)
     )
+    # What lies in a padded frame must not matter, not even NaN.
+    logits = jnp.where(logit_paddings[:, :, None] == 0, logits, jnp.zeros((), dtype))
     loss = optax.ctc_loss(logits, logit_paddings, labels, label_paddings, blank_id=blank_id)
     feasible = ctc_feasible(logit_paddings, labels, label_paddings)
     # optax rounds a loss near zero to slightly below it, and gives about 1e5 where no path exists.
     infeasible_loss = 0.0 if zero_infinity else jnp.inf
-    return jnp.where(feasible, jnp.maximum(loss, 0.0), infeasible_loss)
+    loss = jnp.where(feasible, jnp.maximum(loss, 0.0), infeasible_loss)
+    return jnp.where(usable, loss, jnp.nan)
 
 
 def ctc_feasible(
@@ -82,10 +89,22 @@ def ctc_feasible(
         >>> ctc_feasible(two_frames, jnp.array([[1, 2], [1, 1]]), jnp.zeros((2, 2)))
         Array([ True, False], dtype=bool)
     """
-    frames = jnp.sum(jnp.asarray(logit_paddings) == 0, axis=1)
-    valid = jnp.asarray(label_paddings) == 0
+    frames = jnp.sum(~jnp.asarray(logit_paddings).astype(bool), axis=1)
+    valid = ~jnp.asarray(label_paddings).astype(bool)
     repeats = (labels[:, 1:] == labels[:, :-1]) & valid[:, 1:] & valid[:, :-1]
     return frames >= jnp.sum(valid, axis=1) + jnp.sum(repeats, axis=1)
+
+
+def _usable_labels(labels, label_paddings, classes, blank_id) -> Bool[Array, "B"]:
+    labels, valid = jnp.asarray(labels), ~jnp.asarray(label_paddings).astype(bool)
+    wrong = valid & ((labels < 0) | (labels >= classes) | (labels == blank_id))
+    if not isinstance(wrong, jax.core.Tracer) and bool(wrong.any()):
+        found = sorted({int(label) for label in labels[wrong]})
+        raise ValueError(
+            f"labels must be classes in [0, {classes}) other than the blank {blank_id}; received "
+            f"{found}. Mark padding in label_paddings, or give the logits more classes."
+        )
+    return ~wrong.any(axis=1)
 
 
 def _check(logits, logit_paddings, labels, label_paddings, blank_id) -> None:

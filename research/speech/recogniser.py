@@ -161,8 +161,14 @@ class Recognition(NamedTuple):
     loss: float
 
 
-def recognise(recogniser: Recogniser, params: Any, batches: Iterable[StringBatch]) -> Recognition:
-    """Transcribe whole batches and count the errors; the loss is the mean over batches."""
+def recognise(
+    recogniser: Recogniser, params: Any, batches: Iterable[StringBatch], count: int
+) -> Recognition:
+    """Transcribe the first ``count`` strings and count their errors.
+
+    The batches have one shape, so the last may hold more strings than are asked for. The loss is
+    the mean over whole batches.
+    """
     said: list[list[int]] = []
     heard: list[list[int]] = []
     losses = []
@@ -171,6 +177,7 @@ def recognise(recogniser: Recogniser, params: Any, batches: Iterable[StringBatch
         said += references(batch)
         heard += transcribe(output.logits, output.frames)
         losses.append(float(output.loss))
+    said, heard = said[:count], heard[:count]
     return Recognition(said, heard, count_errors(said, heard), float(np.mean(losses)))
 
 
@@ -190,10 +197,10 @@ def example_arrays(
     log_posteriors = np.asarray(jax.nn.log_softmax(logits))
     arrays: dict[str, np.ndarray] = {
         "sample_rate": np.array(mel.sample_rate),
-        "hop_seconds": np.array(mel.hop / mel.sample_rate),
+        "hop_seconds": np.array(mel.hop_seconds),
         "frame_seconds": np.array(front_end.frame_seconds),
     }
-    for i in range(count):
+    for i in range(min(count, len(labels))):
         posteriors = log_posteriors[i, : int(frames[i])]
         arrays |= {
             f"waveform_{i}": batch.waveforms[i, : batch.lengths[i]],

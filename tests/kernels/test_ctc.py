@@ -130,3 +130,30 @@ def test_runs_under_jit_and_vmap():
 
     mapped = jax.jit(jax.vmap(losses))(logits)
     np.testing.assert_allclose(mapped, jnp.stack([losses(x) for x in logits]), rtol=1e-6)
+
+
+@pytest.mark.parametrize("label", [4, -1, 0])
+def test_labels_outside_the_alphabet(label):
+    labels, zeros = jnp.array([[1, label], [1, 2]]), jnp.zeros((2, 2))
+    logits, frames = jnp.zeros((2, 5, 4)), jnp.zeros((2, 5))
+    with pytest.raises(ValueError, match=rf"other than the blank 0; received \[{label}\]"):
+        kernels.ctc_loss(logits, frames, labels, zeros)
+    traced = jax.jit(kernels.ctc_loss)(logits, frames, labels, zeros)
+    assert jnp.isnan(traced[0])
+    assert jnp.isfinite(traced[1])
+    padded = kernels.ctc_loss(logits, frames, labels, zeros.at[0, 1].set(1.0))
+    assert jnp.isfinite(padded).all()  # in padding anything may stand
+
+
+@pytest.mark.parametrize("junk", [jnp.nan, jnp.inf, -jnp.inf])
+def test_junk_in_padded_frames_is_ignored(junk):
+    logits = jnp.asarray(np.random.default_rng(6).normal(size=(6, 4)), jnp.float32)
+    spoilt = logits.at[4:].set(junk)
+
+    def loss(x):
+        return single(x, [1, 2], frames=4)
+
+    value, gradient = jax.value_and_grad(loss)(spoilt)
+    np.testing.assert_allclose(value, loss(logits), rtol=1e-6)
+    assert (gradient[4:] == 0).all()
+    assert jnp.isfinite(gradient).all()
