@@ -3,9 +3,9 @@
 Axes: B batch, T frames, K classes (the blank among them), N labels.
 """
 
-import jax
 import jax.numpy as jnp
 import optax
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, Num
 
 
@@ -98,7 +98,7 @@ def ctc_feasible(
 def _usable_labels(labels, label_paddings, classes, blank_id) -> Bool[Array, "B"]:
     labels, valid = jnp.asarray(labels), ~jnp.asarray(label_paddings).astype(bool)
     wrong = valid & ((labels < 0) | (labels >= classes) | (labels == blank_id))
-    if not isinstance(wrong, jax.core.Tracer) and bool(wrong.any()):
+    if not isinstance(wrong, Tracer) and bool(wrong.any()):
         found = sorted({int(label) for label in labels[wrong]})
         raise ValueError(
             f"labels must be classes in [0, {classes}) other than the blank {blank_id}; received "
