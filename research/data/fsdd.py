@@ -6,6 +6,7 @@ https://github.com/Jakobovski/free-spoken-digit-dataset. Indices 0 to 4 are its 
 
 import os
 import re
+import shlex
 from pathlib import Path
 
 from research.data.digit_recordings import SAMPLE_RATE, DigitRecordings, make_recordings
@@ -15,7 +16,6 @@ from research.speech.audio import read_audio
 RESERVED_SPEAKERS = ("lucas",)
 """Kept back for a final measurement: never trained or tuned on, left out unless asked for."""
 
-_FETCH = "fetch it with: python -m research.data fetch fsdd"
 _NAME = re.compile(r"(?P<digit>[0-9])_(?P<speaker>[A-Za-z][A-Za-z-]*)_(?P<take>[0-9]+)\.wav")
 
 
@@ -48,10 +48,13 @@ def load_fsdd(
             `{digit}_{speaker}_{index}.wav`, or one that cannot be used.
     """
     folder = recordings_folder(data_dir)
+    fetch = (
+        f"fetch it with: python -m research.data fetch fsdd --data-dir {shlex.quote(str(data_dir))}"
+    )
     if not folder.is_dir():
         raise DataError(
             f"the Free Spoken Digit Dataset must lie in {folder}, but there is no such folder; "
-            f"{_FETCH}"
+            f"{fetch}"
         )
     found = []
     for path in folder.iterdir():
@@ -62,20 +65,20 @@ def load_fsdd(
         if match is None:
             raise DataError(
                 "a recording must be named {digit}_{speaker}_{index}.wav with one digit, but "
-                f"{path} is not; move it away, or {_FETCH}"
+                f"{path} is not; move it away, or {fetch}"
             )
         speaker = match["speaker"]
         if include_reserved or speaker not in RESERVED_SPEAKERS:
             found.append((speaker, int(match["digit"]), int(match["take"]), path))
     if not found:
-        raise DataError(f"there must be recordings in {folder}, but there are none; {_FETCH}")
+        raise DataError(f"there must be recordings in {folder}, but there are none; {fetch}")
     found.sort()
     clips = []
     for _, _, _, path in found:
         try:
             clips.append(read_audio(path, sample_rate=SAMPLE_RATE))
         except DataError as error:
-            raise DataError(f"{error}. To replace it, {_FETCH}") from error
+            raise DataError(f"{error}. To replace it, {fetch}") from error
     speakers = [speaker for speaker, _, _, _ in found]
     names = sorted(set(speakers))
     return make_recordings(

@@ -95,7 +95,7 @@ def test_a_recording_with_an_odd_name_is_an_error(tmp_path, name):
 
 
 def test_missing_recordings_are_an_error_that_says_how_to_fetch_them(tmp_path):
-    with pytest.raises(DataError, match=r"no such folder.*research\.data fetch fsdd"):
+    with pytest.raises(DataError, match=rf"no such folder.*fetch fsdd --data-dir {tmp_path}"):
         load_fsdd(tmp_path)
     recordings_folder(tmp_path).mkdir(parents=True)
     with pytest.raises(DataError, match=r"there are none.*research\.data fetch fsdd"):
