@@ -139,7 +139,7 @@ def compile_variant(variant: Variant, architecture: Architecture) -> Any:
         Triton's compiled kernel: texts and binary in `asm`, sizes in `metadata`.
 
     Raises:
-        ReportError: triton is not installed.
+        ReportError: triton is not installed, or the variant does not compile.
     """
     triton = require_triton()
     compiler = importlib.import_module("triton.compiler")
@@ -156,12 +156,17 @@ def compile_variant(variant: Variant, architecture: Architecture) -> Any:
         constexprs={(names.index(name),): value for name, value in variant.constants.items()},
         attrs={(i,): [["tt.divisibility", 16]] for i in pointers},
     )
+    target = backends.GPUTarget("cuda", architecture.number, 32)
     options = {"num_warps": variant.config.num_warps, "num_stages": variant.config.num_stages}
     # A cache of its own: jax_triton empties TRITON_CACHE_DIR, and triton then fails.
     with tempfile.TemporaryDirectory(prefix="trellis-triton-") as cache, triton.knobs.cache.scope():
         triton.knobs.cache.dir = cache
-        target = backends.GPUTarget("cuda", architecture.number, 32)
-        return triton.compile(source, target=target, options=options)
+        try:
+            return triton.compile(source, target=target, options=options)
+        except Exception as error:
+            raise ReportError(
+                f"{variant.name} must compile for {architecture.name}: {error}"
+            ) from error
 
 
 def disassembler() -> Path | None:
@@ -224,12 +229,7 @@ def examine(variant: Variant, arch: str, *, family: str = "", use_sass: bool = T
         ReportError: triton is missing, or the variant does not compile.
     """
     architecture = find_architecture(arch)
-    try:
-        compiled = compile_variant(variant, architecture)
-    except ReportError:
-        raise
-    except Exception as error:
-        raise ReportError(f"{family} {variant.name} must compile for {arch}: {error}") from error
+    compiled = compile_variant(variant, architecture)
     return read_compiled(variant, compiled, architecture, family=family, use_sass=use_sass)
 
 

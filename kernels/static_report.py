@@ -18,7 +18,8 @@ import importlib.util
 import json
 import pkgutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,16 @@ from rich.table import Table
 from rich.text import Text
 
 import kernels
-from kernels.architectures import ARCHITECTURES
-from kernels.compiled import ReportError, Row, Variant, disassembler, examine, require_triton
+from kernels.architectures import ARCHITECTURES, find_architecture
+from kernels.compiled import (
+    ReportError,
+    Row,
+    Variant,
+    compile_variant,
+    disassembler,
+    read_compiled,
+    require_triton,
+)
 
 
 def families() -> list[str]:
@@ -77,6 +86,18 @@ def _variant(entry: Sequence[Any]) -> Variant:
     return Variant(*rest, **last) if isinstance(last, Mapping) else Variant(*entry)
 
 
+def _submit(pool: Executor, names: Sequence[str], archs: Sequence[str]) -> Iterator["Future[Row]"]:
+    for family in names:
+        for arch in archs:
+            architecture = find_architecture(arch)
+            for variant in variants(family, arch):
+                try:
+                    compiled = compile_variant(variant, architecture)
+                except ReportError as error:
+                    raise ReportError(f"family {family}: {error}") from error
+                yield pool.submit(read_compiled, variant, compiled, architecture, family=family)
+
+
 def make_report(names: Sequence[str] = (), archs: Sequence[str] = ()) -> list[Row]:
     """Examine every variant.
 
@@ -91,12 +112,10 @@ def make_report(names: Sequence[str] = (), archs: Sequence[str] = ()) -> list[Ro
         ReportError: triton is missing, there is nothing to compile, or something does not compile.
     """
     require_triton()
-    rows = [
-        examine(variant, arch, family=family)
-        for family in names or families()
-        for arch in archs or ARCHITECTURES
-        for variant in variants(family, arch)
-    ]
+    # Triton compiles one kernel at a time; the disassembler is a program of its own.
+    with ThreadPoolExecutor() as pool:
+        rows = list(_submit(pool, names or families(), archs or list(ARCHITECTURES)))
+        rows = [row.result() for row in rows]
     if not rows:
         raise ReportError(
             f"nothing to compile: no variants in the families {list(names) or families()}"
@@ -217,7 +236,8 @@ def show(rows: Sequence[Row], header: Mapping[str, str], console: Console) -> No
     for arch, group in _by_arch(rows).items():
         table = Table(title=f"{arch} ({ARCHITECTURES[arch].device})", title_justify="left")
         for i, column in enumerate(COLUMNS):
-            table.add_column(column, justify="left" if i in (0, len(COLUMNS) - 1) else "right")
+            text = i in (0, len(COLUMNS) - 1)
+            table.add_column(column, justify="left" if text else "right", no_wrap=i == 0)
         for row in group:
             style = "red" if row.faults else "yellow" if row.notes else ""
             table.add_row(*map(Text, cells(row)), style=style)
@@ -226,12 +246,21 @@ def show(rows: Sequence[Row], header: Mapping[str, str], console: Console) -> No
         console.print(Text(f"{key}: {value}", style="dim"))
 
 
-def differences(text: str, path: Path) -> list[str]:
-    """Compare a new report with a file of an earlier one.
+def differences(
+    rows: Sequence[Row],
+    header: Mapping[str, str],
+    path: Path,
+    names: Sequence[str] = (),
+    archs: Sequence[str] = (),
+) -> list[str]:
+    """Compare new findings with a file of earlier ones.
 
     Args:
-        text: the new report, from `to_json`.
-        path: the file.
+        rows: the new findings.
+        header: what they were made with.
+        path: the file, from `to_json`.
+        names: families to compare; all if empty.
+        archs: architectures to compare; all if empty.
 
     Returns:
         The lines of a unified difference, none where they are equal.
@@ -241,20 +270,24 @@ def differences(text: str, path: Path) -> list[str]:
     """
     if not path.is_file():
         raise ReportError(f"{path} must be a report to compare with: write it with --out {path}")
-    old = path.read_text(encoding="utf-8")
     try:
-        versions = [json.loads(report)["triton"] for report in (old, text)]
+        report = json.loads(path.read_text(encoding="utf-8"))
+        made_with = {key: report[key] for key in ("triton", "instructions")}
+        old = [
+            json.dumps(row)
+            for row in report["kernels"]
+            if (not names or row["family"] in names) and (not archs or row["arch"] in archs)
+        ]
     except (ValueError, KeyError, TypeError) as error:
         raise ReportError(f"{path} must be a report as --out FILE.json writes it") from error
-    if versions[0] != versions[1]:
-        raise ReportError(
-            f"{path} was made with triton {versions[0]}, and triton {versions[1]} allots registers "
-            f"in its own way: install triton=={versions[0]}, or write the file again with --out"
-        )
-    lines = difflib.unified_diff(
-        old.splitlines(), text.splitlines(), str(path), "this tree", lineterm="", n=0
-    )
-    return list(lines)
+    for key, value in made_with.items():
+        if value != header[key]:
+            raise ReportError(
+                f"{path} cannot be compared: {key} was {value}, here it is {header[key]}. Install "
+                f"triton=={made_with['triton']}, or write the file again with --out"
+            )
+    new = [json.dumps(asdict(row)) for row in rows]
+    return list(difflib.unified_diff(old, new, str(path), "this tree", lineterm="", n=0))
 
 
 def _write(path: Path, rows: Sequence[Row], header: Mapping[str, str]) -> None:
@@ -279,7 +312,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--out", action="append", type=Path, default=[], metavar="FILE", help=".json or .md"
     )
-    parser.add_argument("--check", type=Path, metavar="FILE", help="an earlier --out FILE.json")
+    parser.add_argument(
+        "--check",
+        type=Path,
+        metavar="FILE",
+        help="an earlier --out FILE.json; of it only what is compiled now is compared",
+    )
     options = parser.parse_args(arguments)
     try:
         with Console(stderr=True).status("Compiling"):
@@ -287,10 +325,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         header = make_header()
         # Wide enough for its columns where the output is no terminal but a log.
         console = Console()
-        show(rows, header, console if console.is_terminal else Console(width=240))
+        show(rows, header, console if console.is_terminal else Console(width=300))
         for path in options.out:
             _write(path, rows, header)
-        changed = differences(to_json(rows, header), options.check) if options.check else []
+        changed = (
+            differences(rows, header, options.check, options.families, options.arch or ())
+            if options.check
+            else []
+        )
     except ReportError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -247,5 +247,5 @@ def test_an_emptied_cache_folder_does_not_matter(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_kernel_that_does_not_compile_is_named() -> None:
-    with pytest.raises(ReportError, match="toy scale must compile for sm_90"):
-        examine(scale(block=1000), "sm_90", family="toy")
+    with pytest.raises(ReportError, match="scale must compile for sm_90"):
+        examine(scale(block=1000), "sm_90")

@@ -16,7 +16,7 @@ from kernels.compiled import ReportError, Row
 from kernels.static_report import cells, families, main, to_json, to_markdown
 
 ROOT = Path(kernels.__file__).parent.parent
-HEADER = {"triton": "3.8.0", "rates": "published, not measured"}
+HEADER = {"triton": "3.8.0", "instructions": "counted in SASS", "rates": "published, not measured"}
 GOOD = Row(
     family="toy",
     variant="forward W=31",
@@ -115,7 +115,21 @@ def test_a_change_ends_with_1_and_is_shown(
     assert main(["--check", str(path)]) == 1
     lines = capsys.readouterr().out.splitlines()
     # The row that changed, and only that.
-    assert [line[0] for line in lines if line[1:].startswith("  {")] == ["-", "+"]
+    assert [line[0] for line in lines if line[1:].startswith("{")] == ["-", "+"]
+
+
+@pytest.mark.parametrize("selection", [["--arch", "sm_90"], ["toy"], ["toy", "--arch", "sm_90"]])
+def test_only_what_is_compiled_is_compared(
+    selection: list[str], report_of: Callable[..., None], tmp_path: Path
+) -> None:
+    path = tmp_path / "report.json"
+    others = [dataclasses.replace(GOOD, family="other", arch=arch) for arch in ("sm_80", "sm_100")]
+    report_of(GOOD, *others)
+    assert main(["--out", str(path)]) == 0
+    report_of(GOOD)
+    assert main([*selection, "--check", str(path)]) == 0
+    # What is gone is a change.
+    assert main(["--check", str(path)]) == 1
 
 
 def test_a_report_of_another_triton_is_not_compared(
@@ -126,7 +140,7 @@ def test_a_report_of_another_triton_is_not_compared(
     assert main(["--out", str(path)]) == 0
     report_of(GOOD, triton="3.6.0")
     assert main(["--check", str(path)]) == 2
-    assert "install triton==3.8.0" in capsys.readouterr().err
+    assert "Install triton==3.8.0" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("content", [None, "", "[]", "# Kernels"])
@@ -200,7 +214,7 @@ def add_family(name: str, source: str, folder: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_family_is_found_compiled_and_compared(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("triton")
     before = families()
@@ -214,8 +228,6 @@ def test_a_family_is_found_compiled_and_compared(
     ]
     assert {tuple(row["loads"]) for row in rows} == {("128",)}
     assert main(["toy_copies", "--check", str(path)]) == 0
-    assert main(["toy_copies", "--check", str(path), "--arch", "sm_90"]) == 1
-    capsys.readouterr()
 
 
 @pytest.mark.parametrize(
