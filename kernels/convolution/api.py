@@ -1,0 +1,156 @@
+"""The public depthwise convolution: argument checks, padding, streaming state.
+
+Axes: B batch, T frames, C channels, W width of the filters, S = (W - 1) dilation frames of state.
+"""
+
+import operator
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from kernels.convolution.reference import ACTIVATIONS
+from kernels.dispatch import Operation
+
+_operation = Operation(
+    "depthwise_conv1d",
+    {"xla": "kernels.convolution.xla", "triton": "kernels.convolution.kernel"},
+)
+
+
+def depthwise_conv1d(
+    inputs: Float[Array, "B T C"],
+    filters: Float[Array, "W C"],
+    bias: Float[Array, " C"] | None = None,
+    *,
+    padding: str | tuple[int, int] = "SAME",
+    dilation: int = 1,
+    activation: str | None = None,
+    lengths: Int[Array, " B"] | None = None,
+    initial_state: Float[Array, "B S C"] | None = None,
+    return_state: bool = False,
+    implementation: str | None = None,
+) -> Float[Array, "B U C"] | tuple[Float[Array, "B U C"], Float[Array, "B S C"]]:
+    """Filter every channel along time with a filter of its own, as ``lax`` does: no flip.
+
+    y[b, t, c] = activation(bias[c] + sum_w inputs[b, t + w dilation - left, c] filters[w, c])
+
+    Frames before the first and from ``lengths[b]`` on count as zero; an output frame that utterance
+    b alone would not have is zero. Products accumulate in float32.
+
+    Args:
+        inputs: (B, T, C), float32, bfloat16 or float16; float64 in XLA.
+        filters: (W, C).
+        bias: (C,).
+        padding: frames of zeros on each side, (left, right); ``"SAME"`` keeps T frames, ``"CAUSAL"``
+            too, all of them on the left; ``"VALID"`` adds none.
+        dilation: frames between neighbouring taps.
+        activation: ``"silu"``, ``"gelu"`` (tanh form) or ``"relu"``.
+        lengths: number of valid frames of each utterance, (B,), integer.
+        initial_state: the S = (W - 1) dilation frames before the first, (B, S, C); causal only.
+        return_state: give the last S valid frames too, the state of the next call; causal only.
+        implementation: ``"xla"``, ``"triton"``, or ``None`` for the fastest on the platform.
+
+    Returns:
+        (B, T + left + right - (W - 1) dilation, C) in the dtype of ``inputs``; with ``return_state``
+        the pair of that and the state.
+
+    Raises:
+        ValueError: an argument that does not fit the others.
+        NotImplementedError: ``implementation`` cannot compute this, with the reason.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> x = jnp.arange(1.0, 5.0)[None, :, None]
+        >>> depthwise_conv1d(x, jnp.ones((2, 1)), padding="CAUSAL")[0, :, 0]
+        Array([1., 3., 5., 7.], dtype=float32)
+    """
+    _check_arrays(inputs, filters, bias, lengths)
+    lengths = None if lengths is None else lengths.astype(jnp.int32)
+    reach = (filters.shape[0] - 1) * _checked_dilation(dilation)
+    left, right = _padding(padding, reach)
+    if inputs.shape[1] + left + right <= reach:
+        raise ValueError(
+            f"inputs must be longer than the filters reach, {reach} frames, after padding; received "
+            f"{inputs.shape[1]} frames and padding {(left, right)}. Pad more, or use 'SAME'."
+        )
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation must be one of {[*ACTIVATIONS]}; received {activation!r}.")
+    if initial_state is not None or return_state:
+        inputs, lengths = _with_state(inputs, lengths, initial_state, padding, reach)
+        left = 0
+    outputs, *_ = _operation(
+        inputs,
+        filters[None],
+        None if bias is None else bias[None],
+        lengths,
+        left=left,
+        right=right,
+        dilation=dilation,
+        activation=activation,
+        implementation=implementation,
+    )
+    return (outputs, _last_frames(inputs, lengths, reach)) if return_state else outputs
+
+
+def _with_state(inputs, lengths, state, padding, reach):
+    """Put the state before the first frame; lengths then count it."""
+    shape = (inputs.shape[0], reach, inputs.shape[2])
+    if padding != "CAUSAL":
+        raise ValueError(
+            f"a state needs padding='CAUSAL', so that no frame waits for the next call; received "
+            f"{padding!r}."
+        )
+    state = jnp.zeros(shape, inputs.dtype) if state is None else state
+    if state.shape != shape or state.dtype != inputs.dtype:
+        raise ValueError(
+            f"initial_state must be (B, (W - 1) dilation, C) = {shape} of {inputs.dtype}; received "
+            f"{state.shape} of {state.dtype}. Pass the state that return_state=True gave."
+        )
+    lengths = None if lengths is None else jnp.clip(lengths, 0, inputs.shape[1]) + reach
+    return jnp.concatenate([state, inputs], 1), lengths
+
+
+def _last_frames(inputs, lengths, reach):
+    if lengths is None:
+        return inputs[:, inputs.shape[1] - reach :]
+    frames = (lengths - reach)[:, None] + jnp.arange(reach, dtype=jnp.int32)[None, :]
+    return jnp.take_along_axis(inputs, frames[:, :, None], 1)
+
+
+def _padding(padding, reach):
+    named = {"SAME": (reach // 2, reach - reach // 2), "CAUSAL": (reach, 0), "VALID": (0, 0)}
+    if isinstance(padding, str) and padding in named:
+        return named[padding]
+    try:
+        left, right = (operator.index(frames) for frames in padding)
+    except (TypeError, ValueError):
+        left = right = -1
+    if min(left, right) < 0:
+        raise ValueError(
+            f"padding must be one of {[*named]}, or two numbers of frames (left, right) from 0 on; "
+            f"received {padding!r}."
+        )
+    return left, right
+
+
+def _checked_dilation(dilation):
+    if not isinstance(dilation, int) or dilation < 1:
+        raise ValueError(f"dilation must be an integer from 1 on; received {dilation!r}.")
+    return dilation
+
+
+def _check_arrays(inputs, filters, bias, lengths):
+    arrays = {"inputs": inputs, "filters": filters, "bias": bias, "lengths": lengths}
+    arrays = {name: array for name, array in arrays.items() if array is not None}
+    received = ", ".join(f"{name} {array.shape} {array.dtype}" for name, array in arrays.items())
+    wanted = "inputs (B, T, C), filters (W, C), bias (C,) and lengths (B,)"
+    if inputs.ndim != 3 or filters.ndim != 2 or filters.shape[0] == 0:
+        raise ValueError(f"depthwise_conv1d takes {wanted}, W from 1 on; received {received}.")
+    expected = {"filters": (filters.shape[0], inputs.shape[2]), "bias": inputs.shape[2:]}
+    expected["lengths"] = inputs.shape[:1]
+    if any(arrays[name].shape != shape for name, shape in expected.items() if name in arrays):
+        raise ValueError(f"{wanted} must share B and C; received {received}.")
+    for name, array in arrays.items():
+        kind = jnp.integer if name == "lengths" else jnp.floating
+        if not jnp.issubdtype(array.dtype, kind):
+            raise ValueError(f"{name} must be {kind.__name__}; received {received}. Use .astype().")

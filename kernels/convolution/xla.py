@@ -1,0 +1,112 @@
+"""Depthwise convolution in plain XLA: W shifted multiply-adds, accumulated in float32.
+
+On a CPU, XLA's grouped convolution costs as much as a dense one, and its gradient more; W
+multiply-adds of shifted frames become one loop (measured: README).
+
+Axes: B rows, T frames, C channels, W width; filters and bias have G rows, a divisor of B.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from kernels.convolution.reference import ACTIVATIONS
+from kernels.dispatch import Implementation
+
+
+def forward(inputs, filters, bias, lengths, *, left, right, dilation, activation):
+    """(B, T, C), (G, W, C), (G, C), (B,) -> (B, T + left + right - (W - 1) dilation, C)."""
+    z = _convolve(_zero_after(inputs, lengths), filters, left, right, dilation)
+    y = ACTIVATIONS[activation](_add(z, bias)).astype(inputs.dtype)
+    return (_zero_after(y, _output_lengths(inputs, y, lengths)),)
+
+
+def gradient(operands, outputs, cotangents, wanted, *, left, right, dilation, activation):
+    """The convolution's adjoints, with the activation's slope taken at a recomputed z."""
+    inputs, filters, bias, lengths = operands
+    reach = (filters.shape[1] - 1) * dilation
+    x = _zero_after(inputs, lengths)
+    dz = _zero_after(cotangents[0], _output_lengths(inputs, cotangents[0], lengths))
+    if activation is not None:
+        z = _add(_convolve(x, filters, left, right, dilation), bias)
+        dz = jax.vjp(ACTIVATIONS[activation], z)[1](dz.astype(z.dtype))[0]
+    wants_inputs, wants_filters, wants_bias, _ = wanted
+    gradients = []
+    if wants_inputs:
+        dx = _convolve(dz, filters[:, ::-1], reach - left, reach - right, dilation)
+        gradients.append(_zero_after(dx, lengths).astype(inputs.dtype))
+    if wants_filters:
+        gradients.append(_filter_gradient(x, dz, filters, left, right, dilation))
+    if wants_bias:
+        by_bias = _by_filter(dz, bias.shape[0])
+        gradients.append(jnp.sum(by_bias, (1, 2), dtype=_wide(dz.dtype)).astype(bias.dtype))
+    return tuple(gradients)
+
+
+def _convolve(x, filters, left, right, dilation):
+    """sum_w x[t + w dilation - left] filters[w], in float32 or wider; padding may be negative."""
+    groups, width, _ = filters.shape
+    frames = x.shape[1] + left + right - (width - 1) * dilation
+    x = _by_filter(_pad(x, left, right), groups)
+    wide = _wide(x.dtype)
+    terms = (
+        x[:, :, w * dilation : w * dilation + frames].astype(wide)
+        * filters[:, w].astype(wide)[:, None, None, :]
+        for w in range(width)
+    )
+    z = sum(terms, start=next(terms))
+    return z.reshape(-1, frames, z.shape[-1])
+
+
+def _filter_gradient(x, dz, filters, left, right, dilation):
+    """sum_bt x[t + w dilation - left] dz[t] for each w: (G, W, C)."""
+    groups, width, _ = filters.shape
+    frames = dz.shape[1]
+    x, dz = _by_filter(_pad(x, left, right), groups), _by_filter(dz, groups)
+    wide = _wide(x.dtype)
+    dz = dz.astype(wide)
+    taps = [
+        jnp.sum(x[:, :, w * dilation : w * dilation + frames].astype(wide) * dz, (1, 2))
+        for w in range(width)
+    ]
+    return jnp.stack(taps, 1).astype(filters.dtype)
+
+
+def _add(z, bias):
+    if bias is None:
+        return z
+    rows = z.shape[0] // bias.shape[0]
+    return z + jnp.repeat(bias, rows, 0, total_repeat_length=z.shape[0]).astype(z.dtype)[:, None, :]
+
+
+def _by_filter(array, groups):
+    """(B, T, C) -> (G, B / G, T, C): the rows that one filter serves."""
+    return array.reshape(groups, -1, *array.shape[1:])
+
+
+def _pad(x, left, right):
+    """Zeros before and after; a negative number cuts frames off instead."""
+    zero = jnp.zeros((), x.dtype)
+    return jax.lax.pad(x, zero, ((0, 0, 0), (left, right, 0), (0, 0, 0)))
+
+
+def _wide(dtype):
+    return jnp.float64 if dtype == jnp.float64 else jnp.float32
+
+
+def _zero_after(array, lengths):
+    if lengths is None:
+        return array
+    t = jnp.arange(array.shape[1], dtype=lengths.dtype)
+    valid = t[None, :] < _rows(lengths, array.shape[0])[:, None]
+    return jnp.where(valid[:, :, None], array, jnp.zeros((), array.dtype))
+
+
+def _rows(lengths, rows):
+    return jnp.repeat(lengths, rows // lengths.shape[0], total_repeat_length=rows)
+
+
+def _output_lengths(inputs, outputs, lengths):
+    return None if lengths is None else lengths + (outputs.shape[1] - inputs.shape[1])
+
+
+depthwise_conv1d = Implementation(forward, gradient)
