@@ -106,8 +106,12 @@ $(VENV)/.installed-demo: $(requirements) | check-python
 	$(install) --editable '.[synthesis]'
 	@touch $@
 
+# Where Triton runs, jax_triton also wants to see a CUDA plugin, but not the 174 MB behind it.
 $(VENV)/.installed-test: $(requirements) | check-python
-	$(install) --editable '.[test,synthesis]'
+	$(install) --editable '.[test,synthesis,triton]'
+	@if $(bin)/python -c 'import triton' 2>/dev/null; then \
+		$(install) --no-deps jax-cuda12-plugin; \
+	fi
 	@touch $(VENV)/.installed-demo $@
 
 $(VENV)/.installed-uv: $(VENV)/.created | check-python

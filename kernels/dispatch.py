@@ -79,7 +79,7 @@ class _Call(NamedTuple):
         return [next(given) if present else None for present in self.present]
 
     @property
-    def count(self) -> int:
+    def operands(self) -> int:
         return sum(self.present)
 
 
@@ -189,7 +189,7 @@ class Operation:
 
     def _tangent(self, platform: str, *arrays: Any, call: _Call, moving: tuple[bool, ...]) -> tuple:
         del platform  # forward mode is XLA's everywhere
-        primals, tangents = arrays[: call.count], list(arrays[len(arrays) - sum(moving) :])
+        primals, tangents = arrays[: call.operands], list(arrays[len(arrays) - sum(moving) :])
         positions = [i for i, moves in enumerate(moving) if moves]
 
         def of_moving(*values):
@@ -203,8 +203,8 @@ class Operation:
     def _gradient(
         self, platform: str, *arrays: Any, call: _Call, wanted: tuple[bool, ...]
     ) -> tuple:
-        operands = call.place(arrays[: call.count])
-        rest = arrays[call.count :]
+        operands = call.place(arrays[: call.operands])
+        rest = arrays[call.operands :]
         saved = len(rest) // 2 if self.saves_outputs else 0
         implementation = self._load(self._choose(platform, call, operands) if platform else "xla")
         all_wanted = tuple(bool(want) for want in call.place(wanted))
@@ -245,7 +245,7 @@ class Operation:
 
     def _pin_moving(self, count: int, call: _Call, moving: tuple[bool, ...]) -> list[bool]:
         operands = [position == 0 or moves for position, moves in enumerate(moving)]
-        return operands + [True] * (count - call.count)
+        return operands + [True] * (count - call.operands)
 
     def _pin_wanted(self, count: int, call: _Call, wanted: tuple[bool, ...]) -> list[bool]:
         return self._pin_moving(count, call, wanted)
@@ -318,7 +318,10 @@ def _is_zero(tangent: Any) -> bool:
 
 
 def _varying(array: Any) -> frozenset:
-    return getattr(jax.typeof(array), "vma", frozenset())
+    """The axes of ``shard_map`` along which an array differs; JAX moved their home."""
+    aval = jax.typeof(array)
+    kind = getattr(aval, "mat", None)
+    return getattr(aval, "vma", frozenset()) if kind is None else kind.varying
 
 
 def _made_varying(array: Any, axes: frozenset) -> Any:

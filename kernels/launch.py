@@ -18,6 +18,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.core import ShapedArray
 from jax.experimental.custom_partitioning import custom_partitioning
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
@@ -119,7 +120,7 @@ def _eager(*arrays, **parameters):
 
 @_call_p.def_abstract_eval
 def _outputs(*arrays, shapes, **_):
-    return [jax.core.ShapedArray(shape, dtype) for shape, dtype in shapes]
+    return [ShapedArray(shape, dtype) for shape, dtype in shapes]
 
 
 def _joined(arrays: Sequence[Any], scalars: Sequence[tuple[int, int]]) -> list[Any]:

@@ -41,8 +41,8 @@ def depthwise_conv1d(
         inputs: (B, T, C), float32, bfloat16 or float16; float64 in XLA.
         filters: (W, C).
         bias: (C,).
-        padding: frames of zeros on each side, (left, right); ``"SAME"`` keeps T frames, ``"CAUSAL"``
-            too, all of them on the left; ``"VALID"`` adds none.
+        padding: frames of zeros on each side, (left, right); ``"SAME"`` keeps T frames,
+            ``"CAUSAL"`` too, all of them on the left; ``"VALID"`` adds none.
         dilation: frames between neighbouring taps.
         activation: ``"silu"``, ``"gelu"`` (tanh form) or ``"relu"``.
         lengths: number of valid frames of each utterance, (B,), integer.
@@ -51,8 +51,8 @@ def depthwise_conv1d(
         implementation: ``"xla"``, ``"triton"``, or ``None`` for the fastest on the platform.
 
     Returns:
-        (B, T + left + right - (W - 1) dilation, C) in the dtype of ``inputs``; with ``return_state``
-        the pair of that and the state.
+        (B, T + left + right - (W - 1) dilation, C) in the dtype of ``inputs``; with
+        ``return_state`` the pair of that and the state.
 
     Raises:
         ValueError: an argument that does not fit the others.
@@ -70,8 +70,8 @@ def depthwise_conv1d(
     left, right = _padding(padding, reach)
     if inputs.shape[1] + left + right <= reach:
         raise ValueError(
-            f"inputs must be longer than the filters reach, {reach} frames, after padding; received "
-            f"{inputs.shape[1]} frames and padding {(left, right)}. Pad more, or use 'SAME'."
+            f"inputs must be longer than the filters reach, {reach} frames, after padding; "
+            f"received {inputs.shape[1]} frames and padding {(left, right)}. Pad more."
         )
     if activation not in ACTIVATIONS:
         raise ValueError(f"activation must be one of {[*ACTIVATIONS]}; received {activation!r}.")
@@ -119,10 +119,8 @@ def _last_frames(inputs, lengths, reach):
 
 def _padding(padding, reach):
     named = {"SAME": (reach // 2, reach - reach // 2), "CAUSAL": (reach, 0), "VALID": (0, 0)}
-    if isinstance(padding, str) and padding in named:
-        return named[padding]
     try:
-        left, right = (operator.index(frames) for frames in padding)
+        left, right = map(operator.index, named.get(padding, padding))
     except (TypeError, ValueError):
         left = right = -1
     if min(left, right) < 0:

@@ -10,7 +10,7 @@ them up in a second stage. No atomics.
 Axes: B rows, T frames in, U frames out, C channels, W width, K blocks of frames.
 """
 
-# pyright: reportInvalidTypeForm=false, reportMissingImports=false
+# pyright: reportInvalidTypeForm=false, reportMissingImports=false, reportGeneralTypeIssues=false
 
 from collections.abc import Iterator
 from typing import Any
@@ -75,7 +75,8 @@ def convolve(
     x, filters, bias, lengths, cotangent, out,
     T: tl.constexpr, U: tl.constexpr, C: tl.constexpr, W: tl.constexpr, LEFT: tl.constexpr,
     DILATION: tl.constexpr, ROWS_PER_FILTER: tl.constexpr, ROWS_PER_BIAS: tl.constexpr,
-    ROWS_PER_LENGTH: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_LENGTHS: tl.constexpr, FLIP: tl.constexpr, SLOPE: tl.constexpr,
+    ROWS_PER_LENGTH: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_LENGTHS: tl.constexpr,
+    FLIP: tl.constexpr, SLOPE: tl.constexpr,
     ACTIVATION: tl.constexpr, BLOCKS: tl.constexpr, UNROLL: tl.constexpr,
     BLOCK_T: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
@@ -101,10 +102,7 @@ def convolve(
     f2 = f1
     f3 = f1
     for p in tl.range(0, W + 3, loop_unroll_factor=UNROLL):
-        if FLIP:
-            w = W - 1 - p
-        else:
-            w = p
+        w = W - 1 - p if FLIP else p
         f0 = tl.load(filter_row + w * C, mask=inside & (p < W), other=0.0).to(tl.float32)
         s = t + p * DILATION - LEFT
         present = ((s >= 0) & (s < length))[:, None] & inside[None, :]
@@ -140,7 +138,7 @@ def filter_gradient(
     DILATION: tl.constexpr, ROWS_PER_LENGTH: tl.constexpr, HAS_LENGTHS: tl.constexpr,
     BLOCKS: tl.constexpr, UNROLL: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """partial[b, k, w] = sum over the frames u of block k of x[b, u + w DILATION - LEFT] dz[b, u]."""
+    """partial[b, k, w] = sum over frames u of block k of x[b, u + w DILATION - LEFT] dz[b, u]."""
     program = tl.program_id(0).to(tl.int64)
     row = program // BLOCKS
     i = (tl.program_id(0) % BLOCKS) * BLOCK_T + tl.arange(0, BLOCK_T)
@@ -303,7 +301,8 @@ def _refusal(inputs, filters, bias, lengths, **_):
 
 
 def _tuning(inputs, filters, bias, lengths, **_):
-    return tuning.heuristic(*inputs.shape, filters.shape[1], inputs.dtype)
+    batch, frames, channels = inputs.shape
+    return tuning.heuristic(batch, frames, channels, filters.shape[1], inputs.dtype)
 
 
 depthwise_conv1d = Implementation(_forward, _gradient, _refusal, _tuning)
@@ -316,47 +315,62 @@ def compiled_variants(arch: str) -> Iterator[tuple[str, Any, dict, dict, Any, di
         (name, kernel, signature, constexprs, Config, {"bytes": ..., "flops": ...}).
     """
     for name, shape in tuning.SHAPES.items():
-        batch, frames, channels, width, dilation, _ = shape
-        reach = (width - 1) * dilation
-        sizes = {"T": frames, "U": frames, "C": channels, "W": width, "LEFT": reach // 2}
-        sizes["DILATION"] = dilation
-        for dtype, item in (("bf16", 2), ("fp32", 4)):
-            config = tuning.heuristic(batch, frames, channels, width, dtype, arch)
-            moved = batch * frames * channels * item
-            cost = {"bytes": 2 * moved, "flops": 2 * batch * frames * channels * width}
-            for part, slope in (("forward", False), ("slope", True)):
-                signature = dict.fromkeys(("x", "filters", "bias", "cotangent", "out"), f"*{dtype}")
-                constexprs = sizes | {
-                    "ROWS_PER_FILTER": batch, "ROWS_PER_BIAS": batch, "ROWS_PER_LENGTH": 1,
-                    "HAS_BIAS": True, "HAS_LENGTHS": True, "FLIP": False, "SLOPE": slope, "ACTIVATION": "silu",
-                    "BLOCKS": _blocks(frames, dilation, config), "UNROLL": config.unroll,
-                    "BLOCK_T": config.block_frames, "BLOCK_C": config.block_channels,
-                }  # fmt: skip
-                yield (
-                    f"depthwise_conv1d/{part}/{name}/{dtype}",
-                    convolve,
-                    signature | {"lengths": "*i32"},
-                    constexprs,
-                    config,
-                    cost | {"bytes": (3 if slope else 2) * moved},
-                )
-            config = tuning.heuristic_filter_gradient(batch, frames, channels, width, dtype, arch)
-            blocks = _blocks(frames, dilation, config)
-            partial = batch * blocks * (width + 1) * channels * 4
-            yield (
-                f"depthwise_conv1d/filter_gradient/{name}/{dtype}",
-                filter_gradient,
-                {"x": f"*{dtype}", "dz": f"*{dtype}", "lengths": "*i32"}
-                | dict.fromkeys(("partial_filters", "partial_bias"), "*fp32"),
-                sizes
-                | {
-                    "ROWS_PER_LENGTH": 1,
-                    "HAS_LENGTHS": True,
-                    "BLOCKS": blocks,
-                    "UNROLL": config.unroll,
-                    "BLOCK_T": config.block_frames,
-                    "BLOCK_C": config.block_channels,
-                },  # fmt: skip
-                config,
-                cost | {"bytes": 2 * moved + partial},
-            )
+        for dtype in ("bf16", "fp32"):
+            for slope in (False, True):
+                part = "slope" if slope else "forward"
+                label = f"depthwise_conv1d/{part}/{name}/{dtype}"
+                yield (label, convolve, *_convolve_variant(shape, dtype, slope, arch))
+            label = f"depthwise_conv1d/filter_gradient/{name}/{dtype}"
+            yield (label, filter_gradient, *_filter_gradient_variant(shape, dtype, arch))
+
+
+def _sizes(shape, config):
+    return {
+        "T": shape.frames,
+        "U": shape.frames,
+        "C": shape.channels,
+        "W": shape.width,
+        "LEFT": (shape.width - 1) * shape.dilation // 2,
+        "DILATION": shape.dilation,
+        "ROWS_PER_LENGTH": 1,
+        "HAS_LENGTHS": True,
+        "BLOCKS": _blocks(shape.frames, shape.dilation, config),
+        "UNROLL": config.unroll,
+        "BLOCK_T": config.block_frames,
+        "BLOCK_C": config.block_channels,
+    }
+
+
+def _cost(shape, dtype, arrays):
+    elements = shape.batch * shape.frames * shape.channels
+    item = 2 if dtype == "bf16" else 4
+    return {"bytes": arrays * elements * item, "flops": 2 * elements * shape.width}
+
+
+def _convolve_variant(shape, dtype, slope, arch):
+    config = tuning.heuristic(shape.batch, shape.frames, shape.channels, shape.width, dtype, arch)
+    pointers = ("x", "filters", "bias", "cotangent", "out")
+    return (
+        dict.fromkeys(pointers, f"*{dtype}") | {"lengths": "*i32"},
+        _sizes(shape, config)
+        | {"ROWS_PER_FILTER": shape.batch, "ROWS_PER_BIAS": shape.batch, "HAS_BIAS": True}
+        | {"FLIP": False, "SLOPE": slope, "ACTIVATION": "silu"},
+        config,
+        _cost(shape, dtype, 3 if slope else 2),
+    )
+
+
+def _filter_gradient_variant(shape, dtype, arch):
+    config = tuning.heuristic_filter_gradient(
+        shape.batch, shape.frames, shape.channels, shape.width, dtype, arch
+    )
+    pointers = {"x": f"*{dtype}", "dz": f"*{dtype}", "lengths": "*i32"}
+    sizes = _sizes(shape, config)
+    cost = _cost(shape, dtype, 2)
+    partial = shape.batch * sizes["BLOCKS"] * (shape.width + 1) * shape.channels * 4
+    return (
+        pointers | dict.fromkeys(("partial_filters", "partial_bias"), "*fp32"),
+        sizes,
+        config,
+        cost | {"bytes": cost["bytes"] + partial},
+    )

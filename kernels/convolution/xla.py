@@ -6,11 +6,16 @@ multiply-adds of shifted frames become one loop (measured: README).
 Axes: B rows, T frames, C channels, W width; filters and bias have G rows, a divisor of B.
 """
 
+import functools
+import operator
+
 import jax
 import jax.numpy as jnp
 
 from kernels.convolution.reference import ACTIVATIONS
 from kernels.dispatch import Implementation
+
+STEP = 16  # frames per step of the loop that sums the filters' gradient
 
 
 def forward(inputs, filters, bias, lengths, *, left, right, dilation, activation):
@@ -53,22 +58,32 @@ def _convolve(x, filters, left, right, dilation):
         * filters[:, w].astype(wide)[:, None, None, :]
         for w in range(width)
     )
-    z = sum(terms, start=next(terms))
+    z = functools.reduce(operator.add, terms)
     return z.reshape(-1, frames, z.shape[-1])
 
 
 def _filter_gradient(x, dz, filters, left, right, dilation):
-    """sum_bt x[t + w dilation - left] dz[t] for each w: (G, W, C)."""
-    groups, width, _ = filters.shape
-    frames = dz.shape[1]
-    x, dz = _by_filter(_pad(x, left, right), groups), _by_filter(dz, groups)
-    wide = _wide(x.dtype)
-    dz = dz.astype(wide)
-    taps = [
-        jnp.sum(x[:, :, w * dilation : w * dilation + frames].astype(wide) * dz, (1, 2))
-        for w in range(width)
-    ]
-    return jnp.stack(taps, 1).astype(filters.dtype)
+    """sum_bt x[t + w dilation - left] dz[t] for each w: (G, W, C).
+
+    One pass over the frames that keeps every tap's sum, in steps long enough to hide the loop; W
+    sums over all frames took up to ten times as long on a CPU.
+    """
+    groups, width, channels = filters.shape
+    steps = -(-dz.shape[1] // STEP)
+    behind = steps * STEP - dz.shape[1]
+    x, dz = _pad(x, left, right + behind), _pad(dz, 0, behind)
+    wide, reach = _wide(x.dtype), (width - 1) * dilation
+
+    def taps(step):
+        window = jax.lax.dynamic_slice_in_dim(x, step * STEP, STEP + reach, 1).astype(wide)
+        dz_step = jax.lax.dynamic_slice_in_dim(dz, step * STEP, STEP, 1).astype(wide)
+        terms = (
+            window[:, t : t + reach + 1 : dilation] * dz_step[:, t : t + 1] for t in range(STEP)
+        )
+        return functools.reduce(operator.add, terms)
+
+    total = jax.lax.fori_loop(1, steps, lambda step, sums: sums + taps(step), taps(0))
+    return total.reshape(groups, -1, width, channels).sum(1).astype(filters.dtype)
 
 
 def _add(z, bias):

@@ -1,0 +1,69 @@
+"""The choice of an implementation, and what is said about it."""
+
+import importlib.util
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import kernels
+from kernels import launch
+
+X, F = jnp.ones((2, 9, 3)), jnp.ones((4, 3))
+WITHOUT = "Triton is not installed"
+
+
+def test_xla_is_chosen_on_a_cpu_and_the_others_have_reasons():
+    (found,) = kernels.explain(kernels.depthwise_conv1d, X, F, activation="silu")
+    assert (found.operation, found.platform) == ("depthwise_conv1d", "cpu")
+    assert found.implementation == "xla"
+    assert "only xla and triton" in found.others["cudnn"]
+    assert "depthwise_conv1d on cpu: xla" in str(found)
+
+
+def test_explains_calls_inside_jit_and_scan():
+    @jax.jit
+    def twice(x):
+        def step(carry, _):
+            return jnp.asarray(kernels.depthwise_conv1d(carry, F)), None
+
+        return jax.lax.scan(step, step(x, None)[0], length=2)[0]
+
+    assert len(kernels.explain(twice, X)) == 2
+
+
+def test_the_tuning_is_told():
+    pytest.importorskip("triton", reason="needs Triton, which is for Linux only")
+    (found,) = kernels.explain(kernels.depthwise_conv1d, X, F, implementation="triton")
+    assert found.implementation == "triton"
+    assert found.tuning.num_warps == 4
+    assert "triton was asked for" in found.others["xla"]
+
+
+def test_what_an_implementation_cannot_do_is_refused_with_the_reason():
+    with pytest.raises(NotImplementedError, match=r"only xla and triton.*implementation=None"):
+        kernels.depthwise_conv1d(X, F, implementation="cudnn")
+    has_triton = importlib.util.find_spec("triton") is not None
+    reason = "float64 was given" if has_triton else WITHOUT
+    with jax.enable_x64(True):
+        x, f = jnp.ones((2, 9, 3), jnp.float64), jnp.ones((4, 3), jnp.float64)
+        with pytest.raises(NotImplementedError, match=reason):
+            kernels.depthwise_conv1d(x, f, implementation="triton")
+
+
+def test_without_triton_everything_but_triton_works(monkeypatch):
+    monkeypatch.setattr(launch.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(NotImplementedError, match=WITHOUT):
+        kernels.depthwise_conv1d(X, F, implementation="triton")
+    assert jax.jit(kernels.depthwise_conv1d)(X, F).shape == X.shape
+
+
+def test_nothing_imports_triton_unless_it_is_asked_for():
+    code = "import jax, sys, kernels; import jax.numpy as jnp; jax.config.update('jax_platforms', "
+    code += "'cpu'); f = lambda x: kernels.depthwise_conv1d(x, jnp.ones((3, 2))).sum(); "
+    code += "jax.jit(jax.grad(f))(jnp.ones((1, 5, 2))); "
+    code += "print(sorted({'triton', 'jax_triton', 'torch', 'flax'} & {*sys.modules}))"
+    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert run.stdout.strip() == "[]"
