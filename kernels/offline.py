@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 
 from kernels.architectures import Architecture, find_architecture
+from kernels.launch import compute_capability
 
 _CUSTOM_CALL = re.compile(r'custom_call_target="([^"]+)"')
 _LOWERED_CUSTOM_CALL = re.compile(r"stablehlo\.custom_call @([\w$.]+)")
@@ -156,8 +157,7 @@ def compile_offline(
 ) -> OfflineProgram:
     """Compile a function for one GPU, on a machine that need not have one.
 
-    Triton kernels in it are compiled while it is lowered here and must be told the architecture:
-    they cannot ask a device.
+    Triton kernels in it, launched by `kernels.launch`, are compiled while it is lowered here.
 
     Args:
         function: a pure function of arrays, jitted or not.
@@ -188,11 +188,12 @@ def compile_offline(
         return jax.tree.leaves(function(*arguments, **keywords))
 
     jitted = jax.jit(flat, keep_unused=True)
-    lowered = jitted.trace(*leaves).lower(lowering_platforms=("cuda",))
-    custom_calls = sorted({*_LOWERED_CUSTOM_CALL.findall(lowered.as_text())})
-    # The program does not leave this machine, so its custom calls need not be stable ones.
-    checks = [jax.export.DisabledSafetyCheck.custom_call(name) for name in custom_calls]
-    exported = jax.export.export(jitted, platforms=["cuda"], disabled_checks=checks)(*leaves)
+    with compute_capability(device.number):
+        lowered = jitted.trace(*leaves).lower(lowering_platforms=("cuda",))
+        custom_calls = sorted({*_LOWERED_CUSTOM_CALL.findall(lowered.as_text())})
+        # The program does not leave this machine, so its custom calls need not be stable ones.
+        checks = [jax.export.DisabledSafetyCheck.custom_call(name) for name in custom_calls]
+        exported = jax.export.export(jitted, platforms=["cuda"], disabled_checks=checks)(*leaves)
     request = {
         "device": _describe(device),
         "custom_calls": custom_calls,

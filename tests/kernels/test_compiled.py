@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 triton = pytest.importorskip("triton", reason="compiling kernels needs triton")
@@ -25,6 +27,8 @@ from kernels.compiled import (  # noqa: E402
     read_compiled,
 )
 from kernels.cubin import resources  # noqa: E402
+from kernels.launch import kernel_call, unavailable  # noqa: E402
+from kernels.offline import compile_offline, missing_for_offline  # noqa: E402
 
 ARCHS = sorted(ARCHITECTURES)
 needs_disassembler = pytest.mark.skipif(
@@ -249,3 +253,20 @@ def test_an_emptied_cache_folder_does_not_matter(monkeypatch: pytest.MonkeyPatch
 def test_a_kernel_that_does_not_compile_is_named() -> None:
     with pytest.raises(ReportError, match="scale must compile for sm_90"):
         examine(scale(block=1000), "sm_90")
+
+
+@pytest.mark.skipif(
+    (missing_for_offline() or unavailable("cuda")) is not None,
+    reason=f"launches for a GPU: {missing_for_offline() or unavailable('cuda')}",
+)
+@pytest.mark.parametrize("arch", ARCHS)
+def test_a_launch_is_a_custom_call_of_the_whole_program(arch: str) -> None:
+    def scaled(x: jax.Array) -> jax.Array:
+        out = jax.ShapeDtypeStruct(x.shape, x.dtype)
+        y = kernel_call(_scale, x, out=out, grid=(8,), FACTOR=0.1, STRIDE=1, BLOCK=1024)
+        return y.reshape(64, 128)
+
+    x = jax.ShapeDtypeStruct((8192,), jnp.float32)
+    program = compile_offline(scaled, x, architecture=arch)
+    assert program.custom_calls == ("triton_kernel_call",)
+    assert program.temporary_bytes == 0
