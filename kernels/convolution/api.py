@@ -4,6 +4,7 @@ Axes: B batch, T frames, C channels, W width of the filters, S = (W - 1) dilatio
 """
 
 import operator
+from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -29,7 +30,7 @@ def depthwise_conv1d(
     initial_state: Float[Array, "B S C"] | None = None,
     return_state: bool = False,
     implementation: str | None = None,
-) -> Float[Array, "B U C"] | tuple[Float[Array, "B U C"], Float[Array, "B S C"]]:
+) -> Float[Array, "B U C"] | Any:  # the pair with return_state, which few callers must tell apart
     """Filter every channel along time with a filter of its own, as ``lax`` does: no flip.
 
     y[b, t, c] = activation(bias[c] + sum_w inputs[b, t + w dilation - left, c] filters[w, c])
