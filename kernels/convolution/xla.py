@@ -87,10 +87,7 @@ def _filter_gradient(x, dz, filters, left, right, dilation):
 
 
 def _add(z, bias):
-    if bias is None:
-        return z
-    rows = z.shape[0] // bias.shape[0]
-    return z + jnp.repeat(bias, rows, 0, total_repeat_length=z.shape[0]).astype(z.dtype)[:, None, :]
+    return z if bias is None else z + _rows(bias, z.shape[0]).astype(z.dtype)[:, None, :]
 
 
 def _by_filter(array, groups):
@@ -116,8 +113,13 @@ def _zero_after(array, lengths):
     return jnp.where(valid[:, :, None], array, jnp.zeros((), array.dtype))
 
 
-def _rows(lengths, rows):
-    return jnp.repeat(lengths, rows // lengths.shape[0], total_repeat_length=rows)
+def _rows(array, rows):
+    """Row b is row b // (rows / N) of N; jnp.repeat would gather what is sharded."""
+    if array.shape[0] in (1, rows):
+        return jnp.broadcast_to(array, (rows, *array.shape[1:]))
+    each = rows // array.shape[0]
+    wider = jnp.broadcast_to(array[:, None], (array.shape[0], each, *array.shape[1:]))
+    return wider.reshape(rows, *array.shape[1:])
 
 
 def _output_lengths(inputs, outputs, lengths):
