@@ -237,6 +237,9 @@ class Operation:
                 mlir.register_lowering(primitive, rule)
             else:
                 mlir.register_lowering(primitive, rule, platform=platform)
+        # JAX tells devices to custom_partitioning, which our lowering may contain, only on request.
+        requests = importlib.import_module("jax._src.dispatch")
+        requests.prim_requires_devices_during_lowering.add(primitive)
         _operations[primitive] = self
         return primitive
 

@@ -238,6 +238,6 @@ def sharded(function: Callable, rule: str, *arrays: Any, whole: Sequence[str] = 
     call.def_partition(
         partition=partition,
         sharding_rule=rule,
-        need_replication_factors=tuple(whole),
+        need_replication_factors=tuple(sorted(whole, key=sum(axes, ()).index)),
     )
     return jax.lax.platform_dependent(*arrays, cpu=function, default=call)
