@@ -48,7 +48,7 @@ def _slope(z, ACTIVATION: tl.constexpr):
         slope = s * (1.0 + z * (1.0 - s))
     else:
         s = tl.sigmoid(1.5957691216057308 * (z + 0.044715 * z * z * z))
-        slope = s + z * s * (1.0 - s) * (1.5957691216057308 + 0.21406859 * z * z)
+        slope = s + z * s * (1.0 - s) * (1.5957691216057308 + 0.2140644488178007 * z * z)
     return slope
 
 
