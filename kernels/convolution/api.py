@@ -3,13 +3,12 @@
 Axes: B batch, T frames, C channels, W width of the filters, S = (W - 1) dilation frames of state.
 """
 
-import operator
 from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from kernels.convolution.reference import ACTIVATIONS
+from kernels.convolution.reference import ACTIVATIONS, padding_frames
 from kernels.dispatch import Operation
 
 _operation = Operation(
@@ -68,7 +67,7 @@ def depthwise_conv1d(
     _check_arrays(inputs, filters, bias, lengths)
     lengths = None if lengths is None else lengths.astype(jnp.int32)
     reach = (filters.shape[0] - 1) * _checked_dilation(dilation)
-    left, right = _padding(padding, reach)
+    left, right = padding_frames(padding, reach)
     if inputs.shape[1] + left + right <= reach:
         raise ValueError(
             f"inputs must be longer than the filters reach, {reach} frames, after padding; "
@@ -116,20 +115,6 @@ def _last_frames(inputs, lengths, reach):
         return inputs[:, inputs.shape[1] - reach :]
     frames = (lengths - reach)[:, None] + jnp.arange(reach, dtype=jnp.int32)[None, :]
     return jnp.take_along_axis(inputs, frames[:, :, None], 1)
-
-
-def _padding(padding, reach):
-    named = {"SAME": (reach // 2, reach - reach // 2), "CAUSAL": (reach, 0), "VALID": (0, 0)}
-    try:
-        left, right = map(operator.index, named.get(padding, padding))
-    except (TypeError, ValueError):
-        left = right = -1
-    if min(left, right) < 0:
-        raise ValueError(
-            f"padding must be one of {[*named]}, or two numbers of frames (left, right) from 0 on; "
-            f"received {padding!r}."
-        )
-    return left, right
 
 
 def _checked_dilation(dilation):

@@ -3,6 +3,9 @@
 Axes: B batch, T frames, C channels, W width of the filters.
 """
 
+import operator
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -14,17 +17,36 @@ ACTIVATIONS = {
 }
 
 
+def padding_frames(padding: Any, reach: int) -> tuple[int, int]:
+    """Frames of zeros on the left and on the right, for filters that reach over so many.
+
+    Raises:
+        ValueError: neither a name nor two integers from 0 on.
+    """
+    named = {"SAME": (reach // 2, reach - reach // 2), "CAUSAL": (reach, 0), "VALID": (0, 0)}
+    try:
+        left, right = map(operator.index, named.get(padding, padding))
+    except (TypeError, ValueError):
+        left = right = -1
+    if min(left, right) < 0:
+        raise ValueError(
+            f"padding must be one of {[*named]}, or two numbers of frames (left, right) from 0 on; "
+            f"received {padding!r}."
+        )
+    return left, right
+
+
 def depthwise_conv1d(
     inputs, filters, bias=None, *, padding, dilation=1, activation=None, lengths=None
 ):
     """y[b, t, c] = act(bias[c] + sum_w inputs[b, t + w dilation - left, c] filters[w, c]).
 
-    ``padding`` is (left, right). Frames outside [0, lengths[b]) count as zero; an output frame that
-    an utterance of lengths[b] frames alone would not have is zero.
+    Frames outside [0, lengths[b]) count as zero; an output frame that an utterance of lengths[b]
+    frames alone would not have is zero.
     """
-    left, right = padding
     batch, frames, _ = inputs.shape
     width = filters.shape[0]
+    left, right = padding_frames(padding, (width - 1) * dilation)
     lengths = jnp.full(batch, frames) if lengths is None else lengths
     lost = (width - 1) * dilation - left - right
     t = jnp.arange(frames - lost, dtype=lengths.dtype)

@@ -34,12 +34,6 @@ CASES = {
 }
 
 
-def padding_frames(padding, width, dilation):
-    reach = (width - 1) * dilation
-    named = {"SAME": (reach // 2, reach - reach // 2), "CAUSAL": (reach, 0), "VALID": (0, 0)}
-    return named.get(padding, padding)
-
-
 class Case:
     """Arguments, and the operation and its definition as functions of (inputs, filters, bias)."""
 
@@ -68,9 +62,8 @@ class Case:
         )
 
     def definition(self, inputs, filters, bias):
-        padding = padding_frames(self.padding, self.shape.width, self.shape.dilation)
         lengths = None if self.lengths is None else jnp.asarray(self.lengths)
-        options = {"padding": padding, "lengths": lengths, **self.options}
+        options = {"padding": self.padding, "lengths": lengths, **self.options}
         return reference.depthwise_conv1d(inputs, filters, bias, **options)
 
 
