@@ -13,7 +13,9 @@ import importlib
 import importlib.util
 import inspect
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -23,6 +25,10 @@ from jax.experimental.custom_partitioning import custom_partitioning
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
 from jax.sharding import NamedSharding, PartitionSpec
+
+# Where `make test` puts JAX's CUDA plugin. Installed beside JAX it would be taken for a GPU, and
+# every program would start with a complaint that there is none.
+CUDA_PLUGIN = Path(sys.prefix, "share", "trellis", "cuda")
 
 _capability: contextvars.ContextVar[int | None] = contextvars.ContextVar("capability", default=None)
 
@@ -190,11 +196,25 @@ mlir.register_lowering(_call_p, mlir.lower_fun(_interpreted, multiple_results=Tr
 mlir.register_lowering(_call_p, mlir.lower_fun(_compiled, multiple_results=True), platform="cuda")
 
 
+@contextlib.contextmanager
+def cuda_plugin() -> Iterator[None]:
+    """Let what is imported inside find JAX's CUDA plugin in ``CUDA_PLUGIN`` if nowhere else."""
+    sys.path.append(str(CUDA_PLUGIN))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(CUDA_PLUGIN))
+
+
 def _jax_triton() -> Any:
     """jax_triton, without what 0.3.1 does to Triton's cache folder when it is imported."""
     before = os.environ.get("TRITON_CACHE_DIR")
     try:
-        return importlib.import_module("jax_triton")
+        with cuda_plugin():
+            plugin = importlib.import_module("jaxlib.gpu_triton")
+            if not hasattr(plugin, "TritonKernel"):  # JAX was imported before, and did not find it
+                importlib.reload(plugin)
+            return importlib.import_module("jax_triton")
     finally:
         if os.environ.get("TRITON_CACHE_DIR") != before:
             os.environ.pop("TRITON_CACHE_DIR", None)

@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 
 from kernels.architectures import Architecture, find_architecture
-from kernels.launch import compute_capability
+from kernels.launch import CUDA_PLUGIN, compute_capability, cuda_plugin
 
 _CUSTOM_CALL = re.compile(r'custom_call_target="([^"]+)"')
 _LOWERED_CUSTOM_CALL = re.compile(r"stablehlo\.custom_call @([\w$.]+)")
@@ -110,7 +110,8 @@ def missing_for_offline() -> str | None:
         versions = {}
         for name in names:
             try:
-                versions[name] = importlib.metadata.version(f"jax-{line}-{name}")
+                with cuda_plugin():
+                    versions[name] = importlib.metadata.version(f"jax-{line}-{name}")
             except importlib.metadata.PackageNotFoundError:
                 continue
         if len(versions) == len(names):
@@ -213,6 +214,9 @@ def compile_offline(
 def _run_child(folder: Path) -> None:
     environment = {
         **os.environ,
+        "PYTHONPATH": os.pathsep.join(
+            filter(None, (os.environ.get("PYTHONPATH"), str(CUDA_PLUGIN)))
+        ),
         # No driver to compare versions with.
         "JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1",
         # The child computes nothing, on no device.
