@@ -109,13 +109,12 @@ $(VENV)/.installed-demo: $(requirements) | check-python
 # Kernels are compiled for GPUs that are not here with JAX's CUDA plugin, in a folder of its own:
 # kernels/launch.py says why. Without its dependencies, which are what a GPU needs to run them.
 cuda := $(VENV)/share/trellis/cuda
-jax_version = $$($(bin)/python -c 'from importlib.metadata import version; print(version("jax"))')
 
 $(VENV)/.installed-test: $(requirements) | check-python
 	$(install) --editable '.[test,synthesis,triton]'
 	@if $(bin)/python -c 'import triton' 2>/dev/null; then \
-		rm -rf $(cuda) && $(install) --no-deps --target $(cuda) \
-			jax-cuda12-plugin==$(jax_version) jax-cuda12-pjrt==$(jax_version); \
+		rm -rf $(cuda) && \
+		$(install) --no-deps --target $(cuda) jax-cuda12-plugin jax-cuda12-pjrt; \
 	fi
 	@touch $(VENV)/.installed-demo $@
 

@@ -1,6 +1,7 @@
 """The choice of an implementation, and what is said about it."""
 
 import importlib.util
+import os
 import subprocess
 import sys
 
@@ -9,7 +10,6 @@ import jax.numpy as jnp
 import pytest
 
 import kernels
-from kernels import launch
 
 X, F = jnp.ones((2, 9, 3)), jnp.ones((4, 3))
 WITHOUT = "Triton is not installed"
@@ -53,11 +53,41 @@ def test_what_an_implementation_cannot_do_is_refused_with_the_reason():
             kernels.depthwise_conv1d(x, f, implementation="triton")
 
 
-def test_without_triton_everything_but_triton_works(monkeypatch):
-    monkeypatch.setattr(launch.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(NotImplementedError, match=WITHOUT):
-        kernels.depthwise_conv1d(X, F, implementation="triton")
-    assert jax.jit(kernels.depthwise_conv1d)(X, F).shape == X.shape
+WITHOUT_GPU_SOFTWARE = """
+import sys
+
+class Hiding:
+    def __init__(self, finder):
+        self._finder = finder
+
+    def find_spec(self, name, path=None, target=None):
+        hidden = ("triton", "jax_triton", "jax_cuda12_plugin", "jax_plugins")
+        return None if name.split(".")[0] in hidden else self._finder.find_spec(name, path, target)
+
+    def __getattr__(self, name):
+        return getattr(self._finder, name)
+
+sys.meta_path[:] = map(Hiding, sys.meta_path)
+import jax, jax.numpy as jnp, kernels
+x, f = jnp.ones((2, 9, 3)), jnp.ones((4, 3))
+gradient = jax.jit(jax.grad(lambda x, f: kernels.depthwise_conv1d(x, f).sum(), (0, 1)))
+assert gradient(x, f)[0].shape == x.shape
+(found,) = kernels.explain(kernels.depthwise_conv1d, x, f)
+assert "Triton is not installed" in found.others["triton"], found
+try:
+    kernels.depthwise_conv1d(x, f, implementation="triton")
+except NotImplementedError as error:
+    print(error)
+"""
+
+
+def test_without_triton_and_cuda_everything_but_triton_works():
+    command = [sys.executable, "-c", WITHOUT_GPU_SOFTWARE]
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert "Triton is not installed" in run.stdout
+    assert "pip install 'trellis-lab[triton]'" in run.stdout
 
 
 def test_nothing_imports_triton_unless_it_is_asked_for():
