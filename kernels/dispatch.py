@@ -17,7 +17,6 @@ import functools
 import importlib
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -28,8 +27,8 @@ from jax.interpreters import ad, batching, mlir
 from kernels import launch
 
 IMPLEMENTATIONS = ("xla", "triton", "cudnn")
-_PREFERRED = {"cuda": ("cudnn", "triton", "xla")}
-_operations: dict[Primitive, "Operation"] = {}
+PREFERRED = {"cuda": ("cudnn", "triton", "xla")}
+operations_by_primitive: dict[Primitive, "Operation"] = {}
 
 
 class Implementation(NamedTuple):
@@ -37,36 +36,23 @@ class Implementation(NamedTuple):
 
     Attributes:
         forward: ``forward(*operands, **static) -> tuple of outputs``.
-        gradient: ``gradient(operands, outputs, cotangents, wanted, **static)`` -> the cotangents of
+        gradient: ``gradient(operands, saved, cotangents, wanted, **static)`` -> the cotangents of
             the operands for which ``wanted`` is true, in order, each of its operand's shape and
-            dtype. ``outputs`` is empty unless the operation saves them. ``None``: JAX derives it.
+            dtype. ``None``: JAX derives it.
         refusal: ``refusal(*operands, **static)`` -> why it cannot compute this, or ``None``.
         tuning: ``tuning(*operands, **static)`` -> the configuration it would run with.
+        saving: ``saving(*operands, **static) -> (outputs, saved)``, what runs instead of
+            ``forward`` where a gradient will follow; for operations that save.
     """
 
     forward: Callable[..., tuple]
     gradient: Callable[..., tuple] | None = None
     refusal: Callable[..., str | None] = lambda *_, **__: None
     tuning: Callable[..., Any] = lambda *_, **__: None
+    saving: Callable[..., tuple[tuple, tuple]] | None = None
 
 
-@dataclass(frozen=True)
-class Explanation:
-    """What ``explain`` found: the choice, its tuning, and why the others were not chosen."""
-
-    operation: str
-    platform: str
-    implementation: str
-    tuning: Any
-    others: Mapping[str, str]
-
-    def __str__(self) -> str:
-        tuning = f" with {self.tuning}" if self.tuning is not None else ""
-        others = "".join(f"\n  not {name}: {reason}" for name, reason in self.others.items())
-        return f"{self.operation} on {self.platform}: {self.implementation}{tuning}{others}"
-
-
-class _Call(NamedTuple):
+class Call(NamedTuple):
     """What the three primitives of an operation have in common; hashable."""
 
     present: tuple[bool, ...]
@@ -80,6 +66,7 @@ class _Call(NamedTuple):
 
     @property
     def operands(self) -> int:
+        """How many are present."""
         return sum(self.present)
 
 
@@ -88,31 +75,41 @@ class Operation:
 
     Args:
         name: the public name; each module has an ``Implementation`` of that name.
-        modules: implementation -> module. ``xla`` must be there: it is also the definition of the
-            shapes, of forward mode and of second derivatives.
-        saves_outputs: whether ``gradient`` needs the outputs.
+        modules: implementation -> module. ``xla`` must be there: the shapes are taken from it.
+        derivatives: module of the implementation whose ``forward`` JAX differentiates for forward
+            mode and second derivatives, which must be right in it to any order; ``xla`` by default.
+        outputs: how many there are.
+        saves: whether every implementation has ``saving``. What is saved has the same shapes in
+            all of them, and a leading axis of rows, as the outputs have.
     """
 
     def __init__(
-        self, name: str, modules: Mapping[str, str], *, saves_outputs: bool = False
+        self,
+        name: str,
+        modules: Mapping[str, str],
+        *,
+        derivatives: str | None = None,
+        outputs: int = 1,
+        saves: bool = False,
     ) -> None:
-        self.name, self.modules, self.saves_outputs = name, dict(modules), saves_outputs
+        self.name, self.modules = name, dict(modules)
+        self.derivatives = derivatives or modules["xla"]
+        self.outputs, self.saves = outputs, saves
         self._forward_p = self._primitive(name, self._forward, self._pin_first)
+        self._saving_p = self._primitive(f"{name}_saving", self._saving, self._pin_first)
         self._tangent_p = self._primitive(f"{name}_tangent", self._tangent, self._pin_moving)
         self._gradient_p = self._primitive(f"{name}_gradient", self._gradient, self._pin_wanted)
-        ad.primitive_jvps[self._forward_p] = self._forward_jvp
+        ad.primitive_jvps[self._forward_p] = functools.partial(self._forward_jvp, saves=False)
+        ad.primitive_jvps[self._saving_p] = functools.partial(self._forward_jvp, saves=True)
         ad.primitive_transposes[self._tangent_p] = self._tangent_transpose
-        for primitive, definition in (
-            (self._tangent_p, self._tangent),
-            (self._gradient_p, self._gradient),
-        ):
-            ad.primitive_jvps[primitive] = functools.partial(_jvp, primitive, definition)
+        ad.primitive_jvps[self._tangent_p] = self._tangent_jvp
+        ad.primitive_jvps[self._gradient_p] = self._gradient_jvp
 
     def __call__(
         self, *operands: jax.Array | None, implementation: str | None = None, **static: Any
     ) -> tuple[jax.Array, ...]:
         """The outputs; raises NotImplementedError where ``implementation`` cannot compute them."""
-        call = _Call(
+        call = Call(
             tuple(operand is not None for operand in operands),
             implementation,
             tuple(sorted(static.items())),
@@ -123,7 +120,7 @@ class Operation:
                     f"implementation must be None or one of {IMPLEMENTATIONS}; received "
                     f"{implementation!r}."
                 )
-            reason = self._refusal(implementation, None, call, operands)
+            reason = self.refusal(implementation, None, call, operands)
             if reason is not None:
                 raise NotImplementedError(
                     f"{self.name}: implementation={implementation!r} cannot compute this: "
@@ -136,11 +133,15 @@ class Operation:
 
     # ------------------------------------------------------------------ Choice
 
-    def _load(self, implementation: str) -> Implementation:
+    def load(self, implementation: str) -> Implementation:
+        """One of the implementations; imports its module."""
         return getattr(importlib.import_module(self.modules[implementation]), self.name)
 
-    def _refusal(
-        self, implementation: str, platform: str | None, call: _Call, operands: Sequence[Any]
+    def _differentiable(self) -> Implementation:
+        return getattr(importlib.import_module(self.derivatives), self.name)
+
+    def refusal(
+        self, implementation: str, platform: str | None, call: Call, operands: Sequence[Any]
     ) -> str | None:
         """Why an implementation cannot run; without a platform, why it can run on none."""
         if implementation not in self.modules:
@@ -149,14 +150,14 @@ class Operation:
             reason = launch.unavailable(platform or "cpu")
             if reason is not None:
                 return reason
-        return self._load(implementation).refusal(*operands, **dict(call.static))
+        return self.load(implementation).refusal(*operands, **dict(call.static))
 
-    def _choose(self, platform: str, call: _Call, operands: Sequence[Any]) -> str:
+    def choose(self, platform: str, call: Call, operands: Sequence[Any]) -> str:
         """The implementation for a platform: the one asked for, or the first that can."""
-        preferred = _PREFERRED.get(platform, ("xla",))
+        preferred = PREFERRED.get(platform, ("xla",))
         reasons = []
         for name in preferred if call.implementation is None else (call.implementation,):
-            reason = self._refusal(name, platform, call, operands)
+            reason = self.refusal(name, platform, call, operands)
             if reason is None:
                 return name
             reasons.append(f"{name}: {reason}")
@@ -165,63 +166,62 @@ class Operation:
             "implementation=None picks one that can."
         )
 
-    def explain(self, platform: str, avals: Sequence[Any], call: _Call) -> Explanation:
-        """What would run on a platform for operands of these shapes and dtypes."""
-        operands = call.place(avals)
-        chosen = self._choose(platform, call, operands)
-        others = {}
-        for name in IMPLEMENTATIONS:
-            if name != chosen:
-                reason = self._refusal(name, platform, call, operands)
-                asked = (
-                    f"{chosen} was asked for" if call.implementation else f"{chosen} is preferred"
-                )
-                others[name] = reason or f"{asked} on {platform}"
-        tuning = self._load(chosen).tuning(*operands, **dict(call.static))
-        return Explanation(self.name, platform, chosen, tuning, others)
-
     # ------------------------------------------------------------------ The three computations
 
-    def _forward(self, platform: str, *arrays: Any, call: _Call) -> tuple:
+    def _implementation(self, platform: str, call: Call, operands: Sequence[Any]):
+        """The one that runs on a platform; ``""`` is for shapes alone."""
+        return self.load(self.choose(platform, call, operands) if platform else "xla")
+
+    def _forward(self, platform: str, *arrays: Any, call: Call) -> tuple:
         operands = call.place(arrays)
-        name = self._choose(platform, call, operands) if platform else "xla"
-        return self._load(name).forward(*operands, **dict(call.static))
+        implementation = self._implementation(platform, call, operands)
+        return implementation.forward(*operands, **dict(call.static))
 
-    def _tangent(self, platform: str, *arrays: Any, call: _Call, moving: tuple[bool, ...]) -> tuple:
+    def _saving(self, platform: str, *arrays: Any, call: Call) -> tuple:
+        operands = call.place(arrays)
+        implementation = self._implementation(platform, call, operands)
+        assert implementation.saving is not None
+        outputs, saved = implementation.saving(*operands, **dict(call.static))
+        return (*outputs, *saved)
+
+    def _tangent(self, platform: str, *arrays: Any, call: Call, moving: tuple[bool, ...]) -> tuple:
         del platform  # forward mode is XLA's everywhere
-        primals, tangents = arrays[: call.operands], list(arrays[len(arrays) - sum(moving) :])
-        positions = [i for i, moves in enumerate(moving) if moves]
+        primals, tangents = arrays[: call.operands], arrays[len(arrays) - sum(moving) :]
+        function, start = self._of_some(call, primals, moving)
+        return jax.jvp(function, start, list(tangents))[1]
 
-        def of_moving(*values):
-            operands = list(primals)
-            for position, value in zip(positions, values, strict=True):
-                operands[position] = value
-            return tuple(self._load("xla").forward(*call.place(operands), **dict(call.static)))
-
-        return jax.jvp(of_moving, [primals[i] for i in positions], tangents)[1]
-
-    def _gradient(
-        self, platform: str, *arrays: Any, call: _Call, wanted: tuple[bool, ...]
-    ) -> tuple:
-        operands = call.place(arrays[: call.operands])
-        rest = arrays[call.operands :]
-        saved = len(rest) // 2 if self.saves_outputs else 0
-        implementation = self._load(self._choose(platform, call, operands) if platform else "xla")
+    def _gradient(self, platform: str, *arrays: Any, call: Call, wanted: tuple[bool, ...]) -> tuple:
+        primals, rest = arrays[: call.operands], arrays[call.operands :]
+        operands = call.place(primals)
+        saved, cotangents = rest[: len(rest) - self.outputs], rest[len(rest) - self.outputs :]
+        implementation = self._implementation(platform, call, operands)
+        if implementation.gradient is None:
+            return self._derived_gradient(*primals, *cotangents, call=call, wanted=wanted)
         all_wanted = tuple(bool(want) for want in call.place(wanted))
-        if implementation.gradient is not None:
-            outputs, cotangents = tuple(rest[:saved]), tuple(rest[saved:])
-            return implementation.gradient(
-                tuple(operands), outputs, cotangents, all_wanted, **dict(call.static)
-            )
-        positions = [i for i, want in enumerate(all_wanted) if want]
+        return implementation.gradient(
+            tuple(operands), saved, cotangents, all_wanted, **dict(call.static)
+        )
 
-        def of_wanted(*values):
-            given = list(operands)
-            for position, value in zip(positions, values, strict=True):
-                given[position] = value
-            return tuple(implementation.forward(*given, **dict(call.static)))
+    def _derived_gradient(self, *arrays: Any, call: Call, wanted: tuple[bool, ...]) -> tuple:
+        """JAX's own, which can be differentiated again."""
+        primals, cotangents = arrays[: call.operands], arrays[call.operands :]
+        function, start = self._of_some(call, primals, wanted)
+        return jax.vjp(function, *start)[1](tuple(cotangents))
 
-        return jax.vjp(of_wanted, *(operands[i] for i in positions))[1](tuple(rest[saved:]))
+    def _of_some(self, call: Call, arrays: Sequence[Any], chosen: Sequence[bool]):
+        """What JAX differentiates, as a function of the chosen operands, and where they are."""
+        implementation = self._differentiable()
+
+        def function(*values):
+            given = iter(values)
+            operands = [
+                next(given) if is_chosen else array
+                for array, is_chosen in zip(arrays, chosen, strict=True)
+            ]
+            return tuple(implementation.forward(*call.place(operands), **dict(call.static)))
+
+        start = [array for array, is_chosen in zip(arrays, chosen, strict=True) if is_chosen]
+        return function, start
 
     # ------------------------------------------------------------------ Rules
 
@@ -240,29 +240,49 @@ class Operation:
         # JAX tells devices to custom_partitioning, which our lowering may contain, only on request.
         requests = importlib.import_module("jax._src.dispatch")
         requests.prim_requires_devices_during_lowering.add(primitive)
-        _operations[primitive] = self
+        operations_by_primitive[primitive] = self
         return primitive
 
-    def _pin_first(self, count: int, call: _Call) -> list[bool]:
+    def _pin_first(self, count: int, call: Call) -> list[bool]:
         return [position == 0 for position in range(count)]
 
-    def _pin_moving(self, count: int, call: _Call, moving: tuple[bool, ...]) -> list[bool]:
+    def _pin_moving(self, count: int, call: Call, moving: tuple[bool, ...]) -> list[bool]:
         operands = [position == 0 or moves for position, moves in enumerate(moving)]
         return operands + [True] * (count - call.operands)
 
-    def _pin_wanted(self, count: int, call: _Call, wanted: tuple[bool, ...]) -> list[bool]:
+    def _pin_wanted(self, count: int, call: Call, wanted: tuple[bool, ...]) -> list[bool]:
         return self._pin_moving(count, call, wanted)
 
-    def _forward_jvp(self, primals, tangents, *, call: _Call):
-        outputs = self._forward_p.bind(*primals, call=call)
+    def _forward_jvp(self, primals, tangents, *, call: Call, saves: bool):
+        results = (self._saving_p if self.saves else self._forward_p).bind(*primals, call=call)
+        outputs, saved = results[: self.outputs], results[self.outputs :]
         moving = tuple(not _is_zero(tangent) for tangent in tangents)
-        saved = outputs if self.saves_outputs else []
         moved = [
             ad.instantiate_zeros(t) for t, moves in zip(tangents, moving, strict=True) if moves
         ]
-        return outputs, self._tangent_p.bind(*primals, *saved, *moved, call=call, moving=moving)
+        slopes = self._tangent_p.bind(*primals, *saved, *moved, call=call, moving=moving)
+        if not saves:
+            return outputs, slopes
+        # Derivatives of what is saved are in the rules of those that use it.
+        return results, [
+            *slopes,
+            *(ad.Zero(jax.typeof(array).to_tangent_aval()) for array in saved),
+        ]
 
-    def _tangent_transpose(self, cotangents, *arrays, call: _Call, moving: tuple[bool, ...]):
+    def _tangent_jvp(self, primals, tangents, *, call: Call, moving: tuple[bool, ...]):
+        slopes = self._tangent_p.bind(*primals, call=call, moving=moving)
+        definition = functools.partial(self._tangent, "", call=call, moving=moving)
+        return slopes, _jvp(definition, primals, tangents)
+
+    def _gradient_jvp(self, primals, tangents, *, call: Call, wanted: tuple[bool, ...]):
+        gradients = self._gradient_p.bind(*primals, call=call, wanted=wanted)
+        definition = functools.partial(self._derived_gradient, call=call, wanted=wanted)
+        last = len(primals) - self.outputs
+        used = [*range(call.operands), *range(last, len(primals))]
+        slopes = _jvp(definition, [primals[i] for i in used], [tangents[i] for i in used])
+        return gradients, slopes
+
+    def _tangent_transpose(self, cotangents, *arrays, call: Call, moving: tuple[bool, ...]):
         known = len(arrays) - sum(moving)
         linear = [ad.is_undefined_primal(array) for array in arrays[known:]]
         unknown = iter(linear)
@@ -272,48 +292,6 @@ class Operation:
             self._gradient_p.bind(*arrays[:known], *cotangents, call=call, wanted=wanted)
         )
         return [None] * known + [next(gradients) if is_linear else None for is_linear in linear]
-
-
-def explain(operation: Callable, *arguments: Any, **options: Any) -> list[Explanation]:
-    """Which implementation would run here, with which tuning, and why not the others.
-
-    Args:
-        operation: one of ``kernels``, or any function that calls them.
-        *arguments: what it would be called with.
-        **options: likewise.
-
-    Returns:
-        One explanation for each call that it makes, in order.
-
-    Example:
-        >>> import jax.numpy as jnp, kernels
-        >>> found = explain(kernels.depthwise_conv1d, jnp.ones((2, 9, 4)), jnp.ones((3, 4)))
-        >>> [(call.operation, call.implementation) for call in found]
-        [('depthwise_conv1d', 'xla')]
-    """
-    platform = {"gpu": "cuda"}.get(jax.default_backend(), jax.default_backend())
-    traced = jax.make_jaxpr(lambda *values: operation(*values, **options))(*arguments)
-    return [
-        _operations[equation.primitive].explain(
-            platform, [variable.aval for variable in equation.invars], equation.params["call"]
-        )
-        for equation in _equations(traced.jaxpr)
-        if equation.primitive in _operations
-    ]
-
-
-def _equations(jaxpr: Any) -> list[Any]:
-    found = []
-    for equation in jaxpr.eqns:
-        found.append(equation)
-        for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=_is_jaxpr):
-            if _is_jaxpr(inner):
-                found += _equations(getattr(inner, "jaxpr", inner))
-    return found
-
-
-def _is_jaxpr(value: Any) -> bool:
-    return hasattr(value, "eqns")
 
 
 def _is_zero(tangent: Any) -> bool:
@@ -352,19 +330,18 @@ def _shapes(definition: Callable, *avals: Any, **parameters: Any) -> list:
     return traced.out_avals
 
 
-def _jvp(primitive: Primitive, definition: Callable, primals, tangents, **parameters):
-    """Derivatives of a derivative: XLA's, of the definition."""
-    outputs = primitive.bind(*primals, **parameters)
-    positions = [i for i, tangent in enumerate(tangents) if not _is_zero(tangent)]
+def _jvp(definition: Callable, primals: Sequence[Any], tangents: Sequence[Any]) -> list:
+    """The tangents of what a definition gives."""
+    moving = [i for i, tangent in enumerate(tangents) if not _is_zero(tangent)]
 
     def of_moving(*values):
         given = list(primals)
-        for position, value in zip(positions, values, strict=True):
+        for position, value in zip(moving, values, strict=True):
             given[position] = value
-        return _listed(definition, "", *given, **parameters)
+        return list(definition(*given))
 
-    moving = [ad.instantiate_zeros(tangents[i]) for i in positions]
-    return outputs, jax.jvp(of_moving, [primals[i] for i in positions], moving)[1]
+    moved = [ad.instantiate_zeros(tangents[i]) for i in moving]
+    return jax.jvp(of_moving, [primals[i] for i in moving], moved)[1]
 
 
 def _fold(primitive: Primitive, pinned: Callable, arrays, axes, **parameters):

@@ -1,0 +1,86 @@
+"""Which implementation of each operation a program would run, and why."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from kernels.dispatch import IMPLEMENTATIONS, Call, Operation, operations_by_primitive
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What ``explain`` found: the choice, its tuning, and why the others were not chosen."""
+
+    operation: str
+    platform: str
+    implementation: str
+    tuning: Any
+    others: Mapping[str, str]
+
+    def __str__(self) -> str:
+        tuning = f" with {self.tuning}" if self.tuning is not None else ""
+        others = "".join(f"\n  not {name}: {reason}" for name, reason in self.others.items())
+        return f"{self.operation} on {self.platform}: {self.implementation}{tuning}{others}"
+
+
+def explain(operation: Callable, *arguments: Any, **options: Any) -> list[Explanation]:
+    """Which implementation would run here, with which tuning, and why not the others.
+
+    Args:
+        operation: one of ``kernels``, or any function that calls them.
+        *arguments: what it would be called with.
+        **options: likewise.
+
+    Returns:
+        One explanation for each call that it makes, in order.
+
+    Example:
+        >>> import jax.numpy as jnp, kernels
+        >>> found = explain(kernels.depthwise_conv1d, jnp.ones((2, 9, 4)), jnp.ones((3, 4)))
+        >>> [(call.operation, call.implementation) for call in found]
+        [('depthwise_conv1d', 'xla')]
+    """
+    platform = {"gpu": "cuda"}.get(jax.default_backend(), jax.default_backend())
+    traced = jax.make_jaxpr(lambda *values: operation(*values, **options))(*arguments)
+    return [
+        _explanation(
+            operations_by_primitive[equation.primitive],
+            platform,
+            [variable.aval for variable in equation.invars],
+            equation.params["call"],
+        )
+        for equation in _equations(traced.jaxpr)
+        if equation.primitive in operations_by_primitive
+    ]
+
+
+def _equations(jaxpr: Any) -> list[Any]:
+    found = []
+    for equation in jaxpr.eqns:
+        found.append(equation)
+        for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=_is_jaxpr):
+            if _is_jaxpr(inner):
+                found += _equations(getattr(inner, "jaxpr", inner))
+    return found
+
+
+def _is_jaxpr(value: Any) -> bool:
+    return hasattr(value, "eqns")
+
+
+def _explanation(
+    operation: Operation, platform: str, avals: Sequence[Any], call: Call
+) -> Explanation:
+    """What would run on a platform for operands of these shapes and dtypes."""
+    operands = call.place(avals)
+    chosen = operation.choose(platform, call, operands)
+    others = {}
+    for name in IMPLEMENTATIONS:
+        if name != chosen:
+            reason = operation.refusal(name, platform, call, operands)
+            asked = f"{chosen} was asked for" if call.implementation else f"{chosen} is preferred"
+            others[name] = reason or f"{asked} on {platform}"
+    tuning = operation.load(chosen).tuning(*operands, **dict(call.static))
+    return Explanation(operation.name, platform, chosen, tuning, others)
