@@ -1,0 +1,335 @@
+"""How fast every operation is here, beside what others offer for the same.
+
+    python -m kernels.bench                                  everything, a long run
+    python -m kernels.bench depthwise_conv1d --shapes conformer_w31 --dtype float32 --pass both
+    python -m kernels.bench convolution --out kernels/results/DEVICE.jsonl --figure roofline.png
+    python -m kernels.bench --from kernels/results/DEVICE.jsonl --figure roofline.png
+    python -m kernels.bench --list
+
+In one run, ours in each implementation and the peers of ``kernels/peers.py`` are first compared
+with the definition in float64; who is wrong is not timed. The others take turns, in an order that
+changes every round. Times are the wall's on a CPU and the device's own on a GPU. DEVICE in --out
+becomes the name of the device.
+"""
+
+import argparse
+import datetime
+import difflib
+import math
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+from rich.console import Console
+from rich.table import Table
+
+from kernels import contestants, peers, problems
+from kernels.bench_report import FORMAT, Record, RecordError, append_records, read_records, show
+from kernels.contestants import Absent, Contestant, Truth
+from kernels.machine import describe_machine, device_slug, measure_ceilings
+from kernels.problems import Cost, Problem
+from kernels.timing import (
+    Budget,
+    Clock,
+    ClockError,
+    Samples,
+    clock_for,
+    interleave,
+    paired_ratio,
+    spread,
+)
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+class RequestError(ValueError):
+    """What was asked for does not exist."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all measurements of a run have in common.
+
+    Attributes:
+        clock: takes the times.
+        budget: how long.
+        ceilings: from ``measure_ceilings``.
+        common: fields of every record.
+        seed: of the order of the contestants.
+    """
+
+    clock: Clock
+    budget: Budget
+    ceilings: Mapping[str, float]
+    common: Mapping[str, Any]
+    seed: int = 0
+
+
+def select(names: Sequence[str], shapes: Sequence[str]) -> Iterator[tuple[str, str, Any]]:
+    """The problems asked for: (operation, name of the shape, shape).
+
+    Args:
+        names: operations or families; all if empty.
+        shapes: names; all if empty.
+
+    Raises:
+        RequestError: one of them is unknown.
+    """
+    families = problems.FAMILIES
+    operations = {op: (op,) for family in families.values() for op in family}
+    known = {**operations, **families}
+    chosen = [op for name in names or families for op in known[_known(name, known, "operation")]]
+    found = {op: problems.load(op).SHAPES for op in dict.fromkeys(chosen)}
+    every = [name for offered in found.values() for name in offered]
+    wanted = [_known(name, every, "shape") for name in shapes] or every
+    for operation, offered in found.items():
+        for name, shape in offered.items():
+            if name in wanted:
+                yield operation, name, shape
+
+
+def _known(name: str, known: Iterable[str], kind: str) -> str:
+    known = list(dict.fromkeys(known))
+    if name in known:
+        return name
+    near = difflib.get_close_matches(name, known, 1)
+    meant = f" Did you mean {near[0]}?" if near else ""
+    raise RequestError(f"{kind} must be one of {', '.join(known)}; received {name!r}.{meant}")
+
+
+def measure(
+    problem: Problem,
+    gradient: bool,
+    truth: Truth,
+    setting: Setting,
+    entrants: Sequence[Any] | None = None,
+) -> list[Record]:
+    """Check everyone, time those who are right, in turns.
+
+    Args:
+        problem: what to compute.
+        gradient: the value and every gradient, instead of the value alone.
+        truth: of the problem.
+        setting: of the run.
+        entrants: who takes part; ``contestants.enter`` by default.
+
+    Returns:
+        A record for each.
+    """
+    entrants = contestants.enter(problem, gradient) if entrants is None else entrants
+    reference = contestants.preferred(problem, gradient)
+    outcomes: dict[str, dict[str, Any]] = {}
+    right: dict[str, Contestant] = {}
+    for entrant in entrants:
+        outcomes[entrant.name] = outcome = _checked(entrant, gradient, truth)
+        if outcome["status"] == "timed" and isinstance(entrant, Contestant):
+            right[entrant.name] = entrant
+    calls = {name: entrant.call for name, entrant in right.items()}
+    taken = interleave(calls, setting.clock, setting.budget, seed=setting.seed) if calls else {}
+    cost = problem.forward
+    if gradient:
+        cost = Cost(cost.bytes + problem.backward.bytes, cost.flops + problem.backward.flops)
+    fixed = {
+        "pass": "gradient" if gradient else "forward",
+        "operation": problem.operation,
+        "shape": problem.name,
+        "dtype": problem.dtype,
+        "bytes": cost.bytes,
+        "flops": cost.flops,
+        "copy_ceiling": setting.ceilings["copy"],
+        "matmul_ceiling": setting.ceilings[problem.dtype],
+        "clock": setting.clock.name,
+        "relative_to": reference,
+        "allowed": dict(zip(truth.names, truth.allowed, strict=True)),
+    }
+    return [
+        {"format": FORMAT, **setting.common, **fixed}
+        | {"contestant": entrant.name, "ours": entrant.ours}
+        | outcomes[entrant.name]
+        | (_numbers(entrant.name, taken, reference, cost) if entrant.name in taken else {})
+        for entrant in entrants
+    ]
+
+
+def _checked(entrant: Contestant | Absent, gradient: bool, truth: Truth) -> dict[str, Any]:
+    """Whether a contestant may be timed, and what is known of it without."""
+    nothing = {"errors": None, "compile_seconds": None, "temporary_bytes": None}
+    if isinstance(entrant, Absent):
+        status = "failed" if entrant.failed else "not timed"
+        return {"status": status, "note": entrant.reason} | nothing
+    try:
+        errors = truth.errors(entrant.read(entrant.call()), gradient)
+    except Exception as error:  # it may run out of memory: the others can still be measured
+        return {"status": "failed", "note": f"{type(error).__name__}: {error}"[:300]} | nothing
+    return {
+        "status": "wrong" if truth.wrong(errors) else "timed",
+        "note": entrant.note,
+        "errors": {name: e if math.isfinite(e) else None for name, e in errors.items()},
+        "compile_seconds": entrant.compile_seconds,
+        "temporary_bytes": entrant.temporary_bytes,
+    }
+
+
+def _numbers(
+    name: str, taken: Mapping[str, Samples], reference: str, cost: Cost
+) -> dict[str, float | int | None]:
+    mine = taken[name]
+    seconds = spread(mine.taken)
+    ratio = paired_ratio(mine, taken[reference]) if reference in taken else None
+    return {
+        "seconds": seconds.median,
+        "seconds_low": seconds.low,
+        "seconds_high": seconds.high,
+        "samples": len(mine.taken),
+        "repeats": mine.repeats,
+        "ratio": ratio and ratio.median,
+        "ratio_low": ratio and ratio.low,
+        "ratio_high": ratio and ratio.high,
+        "ratio_level": ratio and ratio.level,
+        "ratio_pairs": ratio and ratio.pairs,
+        "bytes_per_second": cost.bytes / seconds.median,
+        "flops_per_second": cost.flops / seconds.median,
+    }
+
+
+def run(
+    requests: Sequence[tuple[str, str, Any]],
+    dtypes: Sequence[str],
+    passes: Sequence[str],
+    budget: Budget,
+    console: Console,
+) -> Iterator[list[Record]]:
+    """Measure problem after problem.
+
+    Args:
+        requests: (operation, name of the shape, shape).
+        dtypes: of the operands.
+        passes: "forward", "gradient".
+        budget: how long for each contestant.
+        console: says what is being done.
+
+    Yields:
+        The records of each problem and pass.
+    """
+    clock = clock_for(jax.default_backend())
+    common = describe_machine()
+    common["run"] = datetime.datetime.now(datetime.UTC).isoformat()
+    with console.status("Ceilings of the device"):
+        ceilings = measure_ceilings(dtypes, clock)
+    for operation, name, shape in requests:
+        for dtype in dtypes:
+            problem = problems.load(operation).problem(operation, name, shape, dtype)
+            label = f"{operation} {name} {dtype}"
+            with console.status(f"{label}: the definition in float64"):
+                truth = contestants.find_truth(problem)
+            for which in passes:
+                sizes = {"sizes": dict(shape._asdict())}
+                setting = Setting(clock, budget, ceilings, {**common, **sizes})
+                with console.status(f"{label}: {which}"):
+                    yield measure(problem, which == "gradient", truth, setting)
+
+
+def show_list(console: Console) -> None:
+    """Print the operations with their shapes and peers."""
+    for operation, name, shape in select((), ()):
+        if name == next(iter(problems.load(operation).SHAPES)):
+            others = ", ".join(peers.peers(operation)) or "none"
+            table = Table(title=f"{operation} (peers: {others})", title_justify="left")
+            for column in ("shape", *shape._fields):
+                table.add_column(column)
+            for each, sizes in problems.load(operation).SHAPES.items():
+                table.add_row(each, *map(str, sizes))
+            console.print(table)
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m kernels.bench",
+        description="Time operations beside their peers, in one run, after checking the results. "
+        "Ends with 1 if ours is wrong or fails.",
+    )
+    add = parser.add_argument
+    add("names", metavar="OPERATION|FAMILY", nargs="*", help="all, if none is named")
+    add("--shapes", metavar="NAME", nargs="+", default=[], help="default: all; see --list")
+    add("--dtype", metavar="DTYPE", nargs="+", default=["float32"], help=", ".join(DTYPES))
+    add(
+        "--pass",
+        dest="which",
+        choices=("forward", "gradient", "both"),
+        default="both",
+        help="gradient is the value and every gradient (default: both)",
+    )
+    add("--rounds", type=_positive(int), default=3, help="at least so many (default: 3)")
+    add(
+        "--seconds",
+        type=_positive(float),
+        default=2.0,
+        help="after so many a contestant joins no further round (default: 2)",
+    )
+    add("--out", type=Path, metavar="FILE.jsonl", help="add the records to this file")
+    add("--figure", type=Path, metavar="FILE.png", help="draw the roofline")
+    add("--from", dest="source", type=Path, metavar="FILE.jsonl", help="measure nothing, show this")
+    add("--list", action="store_true", help="show operations, shapes and peers")
+    return parser.parse_args(arguments)
+
+
+def _positive(kind: type) -> Any:
+    def number(text: str) -> Any:
+        value = kind(text)
+        if not value > 0:
+            raise argparse.ArgumentTypeError(f"must be above 0, received {text}")
+        return value
+
+    return number
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status: 0; 1 if ours is wrong or fails; 2 for a request that cannot be met."""
+    options = parse(arguments)
+    console = Console()
+    # Wide enough for the columns where the output is no terminal but a log.
+    console = console if console.is_terminal else Console(width=220)
+    try:
+        if options.list:
+            show_list(console)
+            return 0
+        records = read_records(options.source) if options.source else _measured(options)
+        show(records, console)
+        if options.figure:
+            from kernels.bench_figure import write_figure
+
+            write_figure(records, options.figure)
+    except (RequestError, RecordError, ClockError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    faults = [r for r in records if r["ours"] and r["status"] in ("wrong", "failed")]
+    for r in () if options.source else faults:
+        where = f"{r['operation']} {r['shape']} {r['dtype']} {r['pass']}"
+        print(f"fault: {where}: {r['contestant']} is {r['status']}", file=sys.stderr)
+    return 1 if faults and not options.source else 0
+
+
+def _measured(options: argparse.Namespace) -> list[Record]:
+    requests = list(select(options.names, options.shapes))
+    dtypes = [_known(dtype, DTYPES, "dtype") for dtype in dict.fromkeys(options.dtype)]
+    passes = ("forward", "gradient") if options.which == "both" else (options.which,)
+    budget = Budget(options.seconds, options.rounds, max(100, options.rounds))
+    out = options.out and _named_after_device(options.out)
+    records: list[Record] = []
+    for found in run(requests, dtypes, passes, budget, Console(stderr=True)):
+        records += found
+        if out:  # at once, so that a run that is stopped leaves what it measured
+            append_records(out, found)
+    return records
+
+
+def _named_after_device(path: Path) -> Path:
+    return path.with_name(path.name.replace("DEVICE", device_slug(describe_machine()["device"])))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
