@@ -22,7 +22,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -73,17 +72,17 @@ def variants(family: str, arch: str) -> Iterable[Variant]:
     module = importlib.import_module(f"kernels.{family}.kernel")
     if not hasattr(module, "compiled_variants"):
         raise ReportError(f"{module.__name__} must define compiled_variants(arch)")
-    found = [_variant(entry) for entry in module.compiled_variants(arch)]
+    found = list(module.compiled_variants(arch))
+    strays = [entry for entry in found if not isinstance(entry, Variant)]
+    if strays:
+        raise ReportError(
+            f"{module.__name__}.compiled_variants must yield kernels.compiled.Variant, got "
+            f"{strays[0]!r}"
+        )
     names = [variant.name for variant in found]
     if len(set(names)) < len(names):
         raise ReportError(f"variants of {family} must have names of their own, got {names}")
     return found
-
-
-def _variant(entry: Sequence[Any]) -> Variant:
-    """The costs at the end of an entry may be named: {"bytes": ..., "flops": ...}."""
-    *rest, last = entry
-    return Variant(*rest, **last) if isinstance(last, Mapping) else Variant(*entry)
 
 
 def _submit(pool: Executor, names: Sequence[str], archs: Sequence[str]) -> Iterator["Future[Row]"]:

@@ -12,7 +12,7 @@ Axes: B rows, T frames in, U frames out, C channels, W width, K blocks of frames
 
 # pyright: reportInvalidTypeForm=false, reportMissingImports=false, reportGeneralTypeIssues=false
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -21,6 +21,8 @@ import triton
 import triton.language as tl
 
 from kernels import launch
+from kernels.compiled import Variant
+from kernels.configurations import Choices, Tunable, committed
 from kernels.convolution import tuning
 from kernels.dispatch import Implementation
 
@@ -219,7 +221,8 @@ def _convolve(
         optional = iter(rest)
         parts = [None if part is None else next(optional) for part in (bias, lengths, cotangent)]
         rows, size, channels = x.shape
-        config = tuning.heuristic(rows, frames, channels, filters.shape[1], x.dtype)
+        tunable = tuning.CONVOLVE if parts[2] is None else tuning.SLOPE
+        config = _chosen(tunable, x, frames, filters.shape[1], dilation).config
         blocks = _blocks(frames, dilation, config)
         return launch.kernel_call(
             convolve,
@@ -252,7 +255,8 @@ def _convolve(
 
 def _partial_sums(x, dz, lengths, width, left, dilation):
     frames = dz.shape[1]
-    config = tuning.heuristic_filter_gradient(x.shape[0], frames, x.shape[2], width, x.dtype)
+    # Of the whole arrays: the number of partial sums must be the same on every device.
+    config = _chosen(tuning.FILTER_GRADIENT, x, frames, width, dilation).config
     blocks = _blocks(frames, dilation, config)
 
     def local(x, dz, *lengths):
@@ -300,77 +304,82 @@ def _refusal(inputs, filters, bias, lengths, **_):
     return None
 
 
-def _tuning(inputs, filters, bias, lengths, **_):
-    batch, frames, channels = inputs.shape
-    return tuning.heuristic(batch, frames, channels, filters.shape[1], inputs.dtype)
+def _chosen(tunable, x, frames, width, dilation):
+    rows, _, channels = x.shape
+    return tunable.choose(
+        rows=rows, frames=frames, channels=channels, width=width, dilation=dilation,
+        dtype=x.dtype.name,
+    )  # fmt: skip
 
 
-depthwise_conv1d = Implementation(_forward, _gradient, _refusal, _tuning)
+def _tuning(inputs, filters, bias, lengths, *, left, right, dilation, activation):
+    width = filters.shape[1]
+    frames = inputs.shape[1] + left + right - (width - 1) * dilation
+    launched = [t for t in tuning.TUNABLES if activation is not None or t is not tuning.SLOPE]
+    return Choices(_chosen(kernel, inputs, frames, width, dilation) for kernel in launched)
 
 
-def compiled_variants(arch: str) -> Iterator[tuple[str, Any, dict, dict, Any, dict]]:
-    """What the static report compiles: each kernel for each shape, in bfloat16 and float32.
-
-    Yields:
-        (name, kernel, signature, constexprs, Config, {"bytes": ..., "flops": ...}).
-    """
-    for name, shape in tuning.SHAPES.items():
-        for dtype in ("bf16", "fp32"):
-            for slope in (False, True):
-                part = "slope" if slope else "forward"
-                label = f"depthwise_conv1d/{part}/{name}/{dtype}"
-                yield (label, convolve, *_convolve_variant(shape, dtype, slope, arch))
-            label = f"depthwise_conv1d/filter_gradient/{name}/{dtype}"
-            yield (label, filter_gradient, *_filter_gradient_variant(shape, dtype, arch))
+depthwise_conv1d = Implementation(_forward, _gradient, refusal=_refusal, tuning=_tuning)
 
 
-def _sizes(shape, config):
-    return {
-        "T": shape.frames,
-        "U": shape.frames,
-        "C": shape.channels,
-        "W": shape.width,
-        "LEFT": (shape.width - 1) * shape.dilation // 2,
-        "DILATION": shape.dilation,
-        "ROWS_PER_LENGTH": 1,
-        "HAS_LENGTHS": True,
-        "BLOCKS": _blocks(shape.frames, shape.dilation, config),
-        "UNROLL": config.unroll,
-        "BLOCK_T": config.block_frames,
-        "BLOCK_C": config.block_channels,
-    }
+_POINTER = {"bfloat16": "*bf16", "float16": "*fp16", "float32": "*fp32"}
+# Narrow, wide, widest and dilated filters take different loops; the activation is the slope's.
+_COMPILED = [
+    (tunable, name, "bfloat16")
+    for name in ("causal_w4", "conformer_w31", "wide_w128", "dilated_w3")
+    for tunable in (tuning.CONVOLVE, tuning.FILTER_GRADIENT)
+] + [
+    (tuning.SLOPE, "causal_w4", "bfloat16"),
+    (tuning.SLOPE, "conformer_w31", "bfloat16"),
+    (tuning.CONVOLVE, "conformer_w31", "float32"),
+    (tuning.FILTER_GRADIENT, "conformer_w31", "float32"),
+]
 
 
-def _cost(shape, dtype, arrays):
-    elements = shape.batch * shape.frames * shape.channels
-    item = 2 if dtype == "bf16" else 4
-    return {"bytes": arrays * elements * item, "flops": 2 * elements * shape.width}
+def compiled_variants(arch: str) -> Iterator[Variant]:
+    """What the static report compiles: by the heuristic, and each configuration in a table."""
+    for tunable, name, dtype in _COMPILED:
+        sizes = tuning.sizes(tuning.SHAPES[name], dtype)
+        yield variant(tunable, sizes, tunable.heuristic(arch=arch, **sizes), f"{name}/{dtype}")
+    for tunable in tuning.TUNABLES:
+        seen = set()
+        for table, entry in committed(tunable, arch):
+            new = (entry.config, entry.sizes["dtype"])
+            if new not in seen:
+                seen.add(new)
+                label = f"{tunable.bucket(**entry.sizes)}/{table}"
+                yield variant(tunable, entry.sizes, entry.config, label)
 
 
-def _convolve_variant(shape, dtype, slope, arch):
-    config = tuning.heuristic(shape.batch, shape.frames, shape.channels, shape.width, dtype, arch)
-    pointers = ("x", "filters", "bias", "cotangent", "out")
-    return (
-        dict.fromkeys(pointers, f"*{dtype}") | {"lengths": "*i32"},
-        _sizes(shape, config)
-        | {"ROWS_PER_FILTER": shape.batch, "ROWS_PER_BIAS": shape.batch, "HAS_BIAS": True}
-        | {"FLIP": False, "SLOPE": slope, "ACTIVATION": "silu"},
-        config,
-        _cost(shape, dtype, 3 if slope else 2),
-    )
-
-
-def _filter_gradient_variant(shape, dtype, arch):
-    config = tuning.heuristic_filter_gradient(
-        shape.batch, shape.frames, shape.channels, shape.width, dtype, arch
-    )
-    pointers = {"x": f"*{dtype}", "dz": f"*{dtype}", "lengths": "*i32"}
-    sizes = _sizes(shape, config)
-    cost = _cost(shape, dtype, 2)
-    partial = shape.batch * sizes["BLOCKS"] * (shape.width + 1) * shape.channels * 4
-    return (
-        pointers | dict.fromkeys(("partial_filters", "partial_bias"), "*fp32"),
-        sizes,
-        config,
-        cost | {"bytes": cost["bytes"] + partial},
+def variant(tunable: Tunable, sizes: Mapping[str, Any], config: Any, label: str) -> Variant:
+    """A launch for these sizes with all that a call can ask for: bias, lengths, an activation."""
+    rows, frames, channels, width = (sizes[k] for k in ("rows", "frames", "channels", "width"))
+    dilation, pointer = sizes["dilation"], _POINTER[sizes["dtype"]]
+    elements, item = rows * frames * channels, jnp.dtype(sizes["dtype"]).itemsize
+    blocks = _blocks(frames, dilation, config)
+    constants = {
+        "T": frames, "U": frames, "C": channels, "W": width, "LEFT": (width - 1) * dilation // 2,
+        "DILATION": dilation, "ROWS_PER_LENGTH": 1, "HAS_LENGTHS": True, "BLOCKS": blocks,
+        "UNROLL": config.unroll, "BLOCK_T": config.block_frames, "BLOCK_C": config.block_channels,
+    }  # fmt: skip
+    if tunable.name == tuning.FILTER_GRADIENT.name:
+        kernel, arrays, moved = filter_gradient, ("x", "dz"), 2 * elements * item
+        moved += rows * blocks * (width + 1) * channels * 4
+        signature = dict.fromkeys(("partial_filters", "partial_bias"), "*fp32")
+    else:
+        slope = tunable.name == tuning.SLOPE.name
+        kernel, arrays = convolve, ("x", "filters", "bias", "cotangent", "out")
+        moved, signature = (3 if slope else 2) * elements * item, {}
+        constants |= {
+            "ROWS_PER_FILTER": rows, "ROWS_PER_BIAS": rows, "HAS_BIAS": True, "FLIP": False,
+            "SLOPE": slope, "ACTIVATION": "silu",
+        }  # fmt: skip
+    return Variant(
+        name=f"{tunable.name}/{label}",
+        kernel=kernel,
+        signature=signature | dict.fromkeys(arrays, pointer) | {"lengths": "*i32"},
+        constants=constants,
+        config=config,
+        bytes=moved,
+        flops=2 * elements * width,
     )

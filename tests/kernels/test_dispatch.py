@@ -38,7 +38,7 @@ def test_the_tuning_is_told():
     pytest.importorskip("triton", reason="needs Triton, which is for Linux only")
     (found,) = kernels.explain(kernels.depthwise_conv1d, X, F, implementation="triton")
     assert found.implementation == "triton"
-    assert found.tuning.num_warps == 4
+    assert found.tuning[0].config.num_warps == 4
     assert "triton was asked for" in found.others["xla"]
 
 

@@ -187,6 +187,8 @@ KERNEL = """
 import triton
 import triton.language as tl
 
+from kernels.compiled import Variant
+
 
 @triton.jit
 def copy(inputs, outputs, BLOCK: tl.constexpr):
@@ -199,9 +201,17 @@ class Config:
 
 
 def compiled_variants(arch):
-    signature = {{"inputs": "*bf16", "outputs": "*bf16", "BLOCK": "constexpr"}}
+    signature = {{"inputs": "*bf16", "outputs": "*bf16"}}
     for block in {blocks}:
-        yield f"copy {{block}}", copy, signature, {{"BLOCK": block}}, Config(), 4.0 * block, 0.0
+        yield Variant(
+            name=f"copy {{block}}",
+            kernel=copy,
+            signature=signature,
+            constants={{"BLOCK": block}},
+            config=Config(),
+            bytes=4.0 * block,
+            flops=0.0,
+        )
 """
 
 
@@ -234,11 +244,12 @@ def test_a_family_is_found_compiled_and_compared(
     ("name", "source", "message"),
     [
         ("toy_mute", "", "must define compiled_variants"),
+        ("toy_stray", "compiled_variants = lambda arch: [('copy', 1)]", "must yield .*Variant"),
         ("toy_empty", KERNEL.format(blocks=[]), "nothing to compile"),
         ("toy_twice", KERNEL.format(blocks=[64, 64]), "names of their own"),
         ("toy_broken", KERNEL.format(blocks=[100]), "copy 100 must compile for sm_90"),
     ],
-    ids=["mute", "empty", "twice", "broken"],
+    ids=["mute", "stray", "empty", "twice", "broken"],
 )
 def test_a_family_that_cannot_be_reported_is_refused(
     name: str, source: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
