@@ -17,6 +17,7 @@ import datetime
 import difflib
 import math
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ from kernels.machine import describe_machine, device_slug, measure_ceilings
 from kernels.problems import Cost, Problem
 from kernels.timing import (
     Budget,
+    Call,
     Clock,
     ClockError,
     Samples,
@@ -57,6 +59,7 @@ class Setting:
         clock: takes the times.
         budget: how long.
         ceilings: from ``measure_ceilings``.
+        longest: a contestant whose first call took more seconds than this is not timed.
         common: fields of every record.
         seed: of the order of the contestants.
     """
@@ -64,6 +67,7 @@ class Setting:
     clock: Clock
     budget: Budget
     ceilings: Mapping[str, float]
+    longest: float
     common: Mapping[str, Any]
     seed: int = 0
 
@@ -122,13 +126,25 @@ def measure(
     entrants = contestants.enter(problem, gradient) if entrants is None else entrants
     reference = contestants.preferred(problem, gradient)
     outcomes: dict[str, dict[str, Any]] = {}
-    right: dict[str, Contestant] = {}
+    calls: dict[str, Call] = {}
+    known: dict[str, float] = {}
     for entrant in entrants:
         outcomes[entrant.name] = outcome = _checked(entrant, gradient, truth)
-        if outcome["status"] == "timed" and isinstance(entrant, Contestant):
-            right[entrant.name] = entrant
-    calls = {name: entrant.call for name, entrant in right.items()}
-    taken = interleave(calls, setting.clock, setting.budget, seed=setting.seed) if calls else {}
+        took = outcome.pop("took", 0.0)
+        if outcome["status"] != "timed" or not isinstance(entrant, Contestant):
+            continue
+        known[entrant.name] = took
+        if took > setting.longest:
+            outcome["status"] = "not timed"
+            outcome["note"] = (
+                f"its first call took {took:.0f} s, over --longest {setting.longest:g}"
+            )
+        else:
+            calls[entrant.name] = entrant.call
+    taken = {}
+    if calls:
+        budget, seed = setting.budget, setting.seed
+        taken = interleave(calls, setting.clock, budget, known=known, seed=seed)
     cost = problem.forward
     if gradient:
         cost = Cost(cost.bytes + problem.backward.bytes, cost.flops + problem.backward.flops)
@@ -161,11 +177,15 @@ def _checked(entrant: Contestant | Absent, gradient: bool, truth: Truth) -> dict
         status = "failed" if entrant.failed else "not timed"
         return {"status": status, "note": entrant.reason} | nothing
     try:
-        errors = truth.errors(entrant.read(entrant.call()), gradient)
+        start = time.perf_counter()
+        results = entrant.call()
+        took = time.perf_counter() - start
+        errors = truth.errors(entrant.read(results), gradient)
     except Exception as error:  # it may run out of memory: the others can still be measured
         return {"status": "failed", "note": f"{type(error).__name__}: {error}"[:300]} | nothing
     return {
         "status": "wrong" if truth.wrong(errors) else "timed",
+        "took": took,
         "note": entrant.note,
         "errors": {name: e if math.isfinite(e) else None for name, e in errors.items()},
         "compile_seconds": entrant.compile_seconds,
@@ -200,6 +220,7 @@ def run(
     dtypes: Sequence[str],
     passes: Sequence[str],
     budget: Budget,
+    longest: float,
     console: Console,
 ) -> Iterator[list[Record]]:
     """Measure problem after problem.
@@ -209,6 +230,7 @@ def run(
         dtypes: of the operands.
         passes: "forward", "gradient".
         budget: how long for each contestant.
+        longest: a contestant whose first call took more seconds than this is not timed.
         console: says what is being done.
 
     Yields:
@@ -227,7 +249,7 @@ def run(
                 truth = contestants.find_truth(problem)
             for which in passes:
                 sizes = {"sizes": dict(shape._asdict())}
-                setting = Setting(clock, budget, ceilings, {**common, **sizes})
+                setting = Setting(clock, budget, ceilings, longest, {**common, **sizes})
                 with console.status(f"{label}: {which}"):
                     yield measure(problem, which == "gradient", truth, setting)
 
@@ -268,7 +290,15 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--seconds",
         type=_positive(float),
         default=2.0,
+        metavar="SECONDS",
         help="after so many a contestant joins no further round (default: 2)",
+    )
+    add(
+        "--longest",
+        type=_positive(float),
+        default=30.0,
+        metavar="SECONDS",
+        help="a contestant whose first call takes longer is not timed (default: 30)",
     )
     add("--out", type=Path, metavar="FILE.jsonl", help="add the records to this file")
     add("--figure", type=Path, metavar="FILE.png", help="draw the roofline")
@@ -320,7 +350,7 @@ def _measured(options: argparse.Namespace) -> list[Record]:
     budget = Budget(options.seconds, options.rounds, max(100, options.rounds))
     out = options.out and _named_after_device(options.out)
     records: list[Record] = []
-    for found in run(requests, dtypes, passes, budget, Console(stderr=True)):
+    for found in run(requests, dtypes, passes, budget, options.longest, Console(stderr=True)):
         records += found
         if out:  # at once, so that a run that is stopped leaves what it measured
             append_records(out, found)
