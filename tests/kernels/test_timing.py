@@ -33,9 +33,7 @@ class Machine:
 
     def seconds(self, call, repeats):
         start = self.time
-        for _ in range(repeats):
-            result = call()
-        self.sampled.append(result)
+        self.sampled.append([call() for _ in range(repeats)][0])
         return (self.time - start) / repeats
 
     def measure(self, **budget):

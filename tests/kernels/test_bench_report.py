@@ -1,0 +1,69 @@
+"""Tables and figures of the benchmark, made from records alone."""
+
+import re
+
+import pytest
+from bench_cases import record
+from rich.console import Console
+
+from kernels import bench, bench_report
+from kernels.bench_figure import write_figure
+
+
+def shown(records):
+    console = Console(width=220)
+    with console.capture() as captured:
+        bench_report.show(records, console)
+    return captured.get()
+
+
+def test_clocks_and_devices_never_share_a_table_or_a_panel():
+    made = [
+        record(),
+        record(clock="device busy"),
+        record(device="another device"),
+        record(dtype="bfloat16"),
+    ]
+    assert len(bench_report.groups(made)) == 4
+    text = shown(made)
+    assert text.count("┏") == 4
+    assert "a device, device busy clock" in text
+
+
+def test_of_several_runs_of_a_problem_the_last_is_shown():
+    made = [record(run="1", seconds=5.0), record(run="2", seconds=7.0)]
+    other = record(run="1", shape="other", seconds=9.0)
+    assert bench_report.latest([*made, other]) == [made[1], other]
+
+
+def test_a_gpu_result_shows_tera_and_its_driver():
+    text = shown([record(flops_per_second=5.5e14, matmul_ceiling=1e15, driver="580.1")])
+    assert "TFLOP/s" in text
+    assert re.search(r"│ +550 +│ +55%", text)
+    assert "driver 580.1" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "readable file"),
+        ("", "holds none"),
+        ('{"format": 1}\n{"form', "line 2"),
+        ('{"format": 99}', "format 1"),
+        ("[1]", "format 1"),
+    ],
+)
+def test_a_file_that_holds_no_records_is_refused(tmp_path, capsys, text, message):
+    path = tmp_path / "r.jsonl"
+    if text is not None:
+        path.write_text(text)
+    assert bench.main(["--from", str(path)]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_figure_of_nothing_is_refused(tmp_path):
+    wrong = {k: v for k, v in record(status="wrong").items() if k != "seconds"}
+    with pytest.raises(bench_report.RecordError, match="none"):
+        write_figure([wrong], tmp_path / "f.png")
+    with pytest.raises(bench_report.RecordError, match=r"\.png, \.svg or \.pdf"):
+        write_figure([record()], tmp_path / "f.xyz")
