@@ -2,14 +2,14 @@
 
     python -m kernels.bench                                  everything, a long run
     python -m kernels.bench depthwise_conv1d --shapes conformer_w31 --dtype float32 --pass both
-    python -m kernels.bench convolution --out kernels/results/DEVICE.jsonl --figure roofline.png
+    python -m kernels.bench convolution --out kernels/results/DEVICE.jsonl
     python -m kernels.bench --from kernels/results/DEVICE.jsonl --figure roofline.png
     python -m kernels.bench --list
 
 In one run, ours in each implementation and the peers of ``kernels/peers.py`` are first compared
 with the definition in float64; who is wrong is not timed. The others take turns, in an order that
-changes every round. Times are the wall's on a CPU and the device's own on a GPU. DEVICE in --out
-becomes the name of the device.
+changes every round. Times are the wall's on a CPU and the device's own on a GPU. DEVICE in the
+names of files becomes the name of the device.
 """
 
 import argparse
@@ -332,7 +332,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.figure:
             from kernels.bench_figure import write_figure
 
-            write_figure(records, options.figure)
+            write_figure(records, _named(options.figure, records[0]["device"]))
     except (RequestError, RecordError, ClockError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -348,7 +348,7 @@ def _measured(options: argparse.Namespace) -> list[Record]:
     dtypes = [_known(dtype, DTYPES, "dtype") for dtype in dict.fromkeys(options.dtype)]
     passes = ("forward", "gradient") if options.which == "both" else (options.which,)
     budget = Budget(options.seconds, options.rounds, max(100, options.rounds))
-    out = options.out and _named_after_device(options.out)
+    out = options.out and _named(options.out, describe_machine()["device"])
     records: list[Record] = []
     for found in run(requests, dtypes, passes, budget, options.longest, Console(stderr=True)):
         records += found
@@ -357,8 +357,8 @@ def _measured(options: argparse.Namespace) -> list[Record]:
     return records
 
 
-def _named_after_device(path: Path) -> Path:
-    return path.with_name(path.name.replace("DEVICE", device_slug(describe_machine()["device"])))
+def _named(path: Path, device: str) -> Path:
+    return path.with_name(path.name.replace("DEVICE", device_slug(device)))
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ class Machine:
 
     def seconds(self, call, repeats):
         start = self.time
-        self.sampled.append([call() for _ in range(repeats)][0])
+        self.sampled += {call() for _ in range(repeats)}
         return (self.time - start) / repeats
 
     def measure(self, **budget):
