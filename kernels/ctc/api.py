@@ -1,12 +1,30 @@
-"""Public CTC operations: argument checks and the semantics of infeasible targets.
+"""Public CTC operations: argument checks and the semantics of targets that cannot be produced.
 
 Axes: B batch, T frames, K classes (the blank among them), N labels.
 """
 
+from typing import NamedTuple
+
+import jax
 import jax.numpy as jnp
-import optax
-from jax.core import Tracer
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Num
+
+from kernels.dispatch import Operation
+
+_MODULES = {"xla": "kernels.ctc.xla"}
+_loss = Operation("ctc_loss", _MODULES, derivatives="kernels.ctc.derivatives", saves=True)
+_occupancy = Operation("ctc_occupancy", _MODULES, derivatives="kernels.ctc.derivatives")
+
+
+class _Operands(NamedTuple):
+    """What every implementation is given, and which rows have labels that are classes."""
+
+    logits: jax.Array
+    valid: jax.Array
+    labels: jax.Array
+    label_lengths: jax.Array
+    usable: jax.Array
 
 
 def ctc_loss(
@@ -16,31 +34,39 @@ def ctc_loss(
     label_paddings: Num[Array, "B N"] | Bool[Array, "B N"],
     *,
     blank_id: int = 0,
+    log_epsilon: float | None = None,
     zero_infinity: bool = False,
-) -> Float[Array, "B"]:
+    implementation: str | None = None,
+) -> Float[Array, " B"]:
     """Negative log likelihood of each label sequence under the CTC model.
 
     loss[b] = -log sum over all frame paths that collapse to labels[b] of
     prod over frames t of softmax(logits[b, t])[path[t]].
 
-    A target that no path can produce (fewer valid frames than labels plus neighbouring repeats) has
-    likelihood zero: its loss is infinite, its gradient zero.
+    Takes the place of ``optax.ctc_loss``. A target that no path can produce (fewer valid frames
+    than labels plus neighbouring repeats, or probability zero where it is needed) has likelihood
+    zero: its loss is infinite, its gradient zero. Other rows of the batch do not notice.
 
     Args:
-        logits: unnormalised log probabilities, (B, T, K).
-        logit_paddings: 0 for a valid frame, 1 (or True) for a padded one, (B, T).
-        labels: label ids in [0, K), padded on the right, (B, N).
+        logits: unnormalised log probabilities, (B, T, K); float32, bfloat16, float16, or float64 in
+            XLA. -inf is a class that cannot be; NaN and +inf make a row's loss NaN.
+        logit_paddings: 0 for a valid frame, 1 (or True) for a padded one, (B, T). Padded frames are
+            skipped, in mid-sequence too, whatever they hold.
+        labels: label ids in [0, K) other than the blank, padded on the right, (B, N).
         label_paddings: 0 for a valid label, 1 (or True) for a padded one, (B, N).
         blank_id: the class that emits nothing.
-        zero_infinity: give infeasible targets the loss 0 instead of infinity.
+        log_epsilon: taken because ``optax`` has it, and ignored: nothing is approximated.
+        zero_infinity: give impossible targets the loss 0 instead of infinity.
+        implementation: ``"xla"``, ``"triton"``, or ``None`` for the fastest on the platform.
 
     Returns:
         The loss in nats per sequence, (B,), never negative; float32, or float64 for such logits.
 
     Raises:
         ValueError: a rank, shape, dtype or ``blank_id`` that does not fit the others, or a valid
-            label that is the blank or outside [0, K). Labels that are traced (under jit) cannot be
-            looked at: such a sequence then gets the loss NaN.
+            label that is the blank or outside [0, K). Labels that are traced (arguments of a
+            function under ``jit``) cannot be looked at: such a row then gets the loss NaN.
+        NotImplementedError: ``implementation`` cannot compute this, with the reason.
 
     Example:
         >>> import jax.numpy as jnp
@@ -52,27 +78,71 @@ def ctc_loss(
     Source: Graves, Fernandez, Gomez, Schmidhuber, "Connectionist Temporal Classification",
     ICML 2006.
     """
-    _check(logits, logit_paddings, labels, label_paddings, blank_id)
-    dtype = jnp.float64 if jnp.result_type(logits) == jnp.float64 else jnp.float32
-    usable = _usable_labels(labels, label_paddings, jnp.shape(logits)[2], blank_id)
-    logits, logit_paddings, label_paddings = (
-        jnp.asarray(array, dtype) for array in (logits, logit_paddings, label_paddings)
+    del log_epsilon
+    blank_id = _check(logits, logit_paddings, labels, label_paddings, blank_id)
+    *operands, usable = _operands(logits, logit_paddings, labels, label_paddings, blank_id)
+    (loss,) = _loss(*operands, blank_id=blank_id, implementation=implementation)
+    if zero_infinity:
+        loss = jnp.where(jnp.isposinf(loss), jnp.zeros_like(loss), loss)
+    return jnp.where(usable, loss, jnp.full_like(loss, jnp.nan))
+
+
+def ctc_posteriors(
+    logits: Float[Array, "B T K"],
+    logit_paddings: Num[Array, "B T"] | Bool[Array, "B T"],
+    labels: Int[Array, "B N"],
+    label_paddings: Num[Array, "B N"] | Bool[Array, "B N"],
+    *,
+    blank_id: int = 0,
+    implementation: str | None = None,
+) -> Float[Array, "B T K"]:
+    """Probability of each class in each frame, given that the path collapses to the labels.
+
+    posterior[b, t, k] = p(path[t] = k | labels[b]) = softmax(logits)[b, t, k] - d loss[b] / d
+    logits[b, t, k], computed without that difference.
+
+    Args:
+        logits: unnormalised log probabilities, (B, T, K), as in ``ctc_loss``.
+        logit_paddings: 0 for a valid frame, 1 (or True) for a padded one, (B, T).
+        labels: label ids in [0, K) other than the blank, padded on the right, (B, N).
+        label_paddings: 0 for a valid label, 1 (or True) for a padded one, (B, N).
+        blank_id: the class that emits nothing.
+        implementation: ``"xla"``, or ``None`` for the fastest on the platform.
+
+    Returns:
+        (B, T, K), summing to one over the classes; zero in padded frames and for a target that no
+        path can produce; float32, or float64 for such logits. NaN where ``ctc_loss`` would be.
+
+    Raises:
+        ValueError: as ``ctc_loss``.
+        NotImplementedError: ``implementation`` cannot compute this, with the reason.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> logits, labels = jnp.zeros((1, 2, 3)), jnp.array([[1]])
+        >>> posteriors = ctc_posteriors(logits, jnp.zeros((1, 2)), labels, jnp.zeros((1, 1)))
+        >>> bool(jnp.allclose(posteriors[0, 0], jnp.array([1 / 3, 2 / 3, 0])))  # _1, 11, 1_
+        True
+
+    Source: Graves et al., 2006, equation 14.
+    """
+    blank_id = _check(logits, logit_paddings, labels, label_paddings, blank_id)
+    *operands, usable = _operands(logits, logit_paddings, labels, label_paddings, blank_id)
+    (occupancy,) = _occupancy(*operands, blank_id=blank_id, implementation=implementation)
+    rows, frames, _ = occupancy.shape
+    index = jnp.pad(operands[2], ((0, 0), (1, 0)), constant_values=blank_id)
+    by_class = jnp.zeros((rows, frames, jnp.shape(logits)[2]), occupancy.dtype)
+    posterior = jax.vmap(lambda sums, k, terms: sums.at[:, k].add(terms))(
+        by_class, index, occupancy
     )
-    # What lies in a padded frame must not matter, not even NaN.
-    logits = jnp.where(logit_paddings[:, :, None] == 0, logits, jnp.zeros((), dtype))
-    loss = optax.ctc_loss(logits, logit_paddings, labels, label_paddings, blank_id=blank_id)
-    feasible = ctc_feasible(logit_paddings, labels, label_paddings)
-    # optax rounds a loss near zero to slightly below it, and gives about 1e5 where no path exists.
-    infeasible_loss = 0.0 if zero_infinity else jnp.inf
-    loss = jnp.where(feasible, jnp.maximum(loss, 0.0), infeasible_loss)
-    return jnp.where(usable, loss, jnp.nan)
+    return jnp.where(usable[:, None, None], posterior, jnp.full_like(posterior, jnp.nan))
 
 
 def ctc_feasible(
     logit_paddings: Num[Array, "B T"] | Bool[Array, "B T"],
     labels: Int[Array, "B N"],
     label_paddings: Num[Array, "B N"] | Bool[Array, "B N"],
-) -> Bool[Array, "B"]:
+) -> Bool[Array, " B"]:
     """Whether each target has any path: frames >= labels + neighbouring repeats.
 
     Args:
@@ -83,65 +153,124 @@ def ctc_feasible(
     Returns:
         True where the loss is finite for finite logits, (B,).
 
+    Raises:
+        ValueError: a rank, shape or dtype that does not fit the others.
+
     Example:
         >>> import jax.numpy as jnp
         >>> two_frames = jnp.zeros((2, 2))
         >>> ctc_feasible(two_frames, jnp.array([[1, 2], [1, 1]]), jnp.zeros((2, 2)))
         Array([ True, False], dtype=bool)
     """
-    frames = jnp.sum(~jnp.asarray(logit_paddings).astype(bool), axis=1)
-    valid = ~jnp.asarray(label_paddings).astype(bool)
+    _check_paddings(logit_paddings=logit_paddings, labels=labels, label_paddings=label_paddings)
+    frames = jnp.sum(_is_valid(logit_paddings), axis=1, dtype=jnp.int32)
+    labels, valid = jnp.asarray(labels), _is_valid(label_paddings)
     repeats = (labels[:, 1:] == labels[:, :-1]) & valid[:, 1:] & valid[:, :-1]
-    return frames >= jnp.sum(valid, axis=1) + jnp.sum(repeats, axis=1)
+    needed = jnp.sum(valid, axis=1, dtype=jnp.int32) + jnp.sum(repeats, axis=1, dtype=jnp.int32)
+    return frames >= needed
 
 
-def _usable_labels(labels, label_paddings, classes, blank_id) -> Bool[Array, "B"]:
-    labels, valid = jnp.asarray(labels), ~jnp.asarray(label_paddings).astype(bool)
-    wrong = valid & ((labels < 0) | (labels >= classes) | (labels == blank_id))
-    if not isinstance(wrong, Tracer) and bool(wrong.any()):
-        found = sorted({int(label) for label in labels[wrong]})
-        raise ValueError(
-            f"labels must be classes in [0, {classes}) other than the blank {blank_id}; received "
-            f"{found}. Mark padding in label_paddings, or give the logits more classes."
-        )
-    return ~wrong.any(axis=1)
+def _operands(logits, logit_paddings, labels, label_paddings, blank_id) -> _Operands:
+    classes = jnp.shape(logits)[2]
+    valid = _is_valid(label_paddings)
+    harmless = valid & ~_is_wrong(jnp.asarray(labels), classes, blank_id)
+    labels = jnp.asarray(labels).astype(jnp.int32)
+    return _Operands(
+        jnp.asarray(logits),
+        _is_valid(logit_paddings).astype(jnp.int32),
+        jnp.where(harmless, labels, jnp.zeros_like(labels)),
+        jnp.sum(valid, axis=1, dtype=jnp.int32),
+        jnp.all(harmless | ~valid, axis=1),
+    )
 
 
-def _check(logits, logit_paddings, labels, label_paddings, blank_id) -> None:
-    shapes = {
-        "logits": jnp.shape(logits),
-        "logit_paddings": jnp.shape(logit_paddings),
-        "labels": jnp.shape(labels),
-        "label_paddings": jnp.shape(label_paddings),
-    }
-    received = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
-    ranks = {"logits": 3, "logit_paddings": 2, "labels": 2, "label_paddings": 2}
-    if any(len(shapes[name]) != rank for name, rank in ranks.items()):
-        raise ValueError(
-            "ctc_loss takes logits (B, T, K), logit_paddings (B, T), labels (B, N), label_paddings "
-            f"(B, N); received {received}. A single sequence needs a leading axis: x[None]."
-        )
-    if (
-        shapes["logits"][:2] != shapes["logit_paddings"]
-        or shapes["labels"] != shapes["label_paddings"]
-        or shapes["logits"][0] != shapes["labels"][0]
+def _usable_labels(labels, label_paddings, classes, blank_id) -> Bool[Array, " B"]:
+    """Which rows have only labels that are classes, traced or not."""
+    wrong = _is_wrong(jnp.asarray(labels), classes, blank_id) & _is_valid(label_paddings)
+    return ~jnp.any(wrong, axis=1)
+
+
+def _is_valid(paddings):
+    return ~jnp.asarray(paddings).astype(bool)
+
+
+def _is_wrong(labels, classes, blank_id):
+    """Where a label is the blank or no class, in any integer dtype: it may not hold ``classes``."""
+    most = jnp.iinfo(labels.dtype).max
+    wrong = labels < 0
+    if classes <= most:
+        wrong |= labels >= classes
+    return wrong | (labels == blank_id) if blank_id <= most else wrong
+
+
+def _concrete(*arrays):
+    """The arrays in NumPy, or None where one is traced or partly on another host."""
+    if any(
+        isinstance(array, jax.core.Tracer) or not getattr(array, "is_fully_addressable", True)
+        for array in arrays
     ):
-        raise ValueError(
-            f"ctc_loss needs equal B everywhere, one T and one N; received {received}. "
-            "Check that paddings belong to these logits and labels."
-        )
+        return None
+    return [np.asarray(array) for array in arrays]
+
+
+def _check(logits, logit_paddings, labels, label_paddings, blank_id) -> int:
+    _check_paddings(
+        logits=logits, logit_paddings=logit_paddings, labels=labels, label_paddings=label_paddings
+    )
     if not jnp.issubdtype(jnp.result_type(logits), jnp.floating):
         raise ValueError(
             f"logits must be floating point; received {jnp.result_type(logits)}. "
             "Cast them with .astype(jnp.float32)."
         )
-    if not jnp.issubdtype(jnp.result_type(labels), jnp.integer):
-        raise ValueError(
-            f"labels must be integer class ids; received {jnp.result_type(labels)}. "
-            "Cast them with .astype(jnp.int32)."
-        )
-    classes = shapes["logits"][2]
-    if not 0 <= blank_id < classes:
+    classes = jnp.shape(logits)[2]
+    if not isinstance(blank_id, int | np.integer) or not 0 <= blank_id < classes:
         raise ValueError(
             f"blank_id must be a class of the logits, in [0, {classes}); received {blank_id}."
+        )
+    found = _concrete(labels, label_paddings)
+    if found is not None:
+        values, padded = found[0], found[1].astype(bool)
+        if (padded[:, :-1] & ~padded[:, 1:]).any():
+            raise ValueError(
+                "label_paddings must pad on the right: no valid label after a padded one; received "
+                f"{padded.astype(int).tolist()}. Move the valid labels to the front."
+            )
+        wrong = ((values < 0) | (values >= classes) | (values == blank_id)) & ~padded
+        if wrong.any():
+            raise ValueError(
+                f"labels must be classes in [0, {classes}) other than the blank {blank_id}; "
+                f"received {np.unique(values[wrong])[:8].tolist()}. Mark padding in "
+                "label_paddings, or give the logits more classes."
+            )
+    return int(blank_id)
+
+
+def _check_paddings(**arrays) -> None:
+    shapes = {name: jnp.shape(array) for name, array in arrays.items()}
+    received = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+    axes = {
+        "logits": "(B, T, K)",
+        "logit_paddings": "(B, T)",
+        "labels": "(B, N)",
+        "label_paddings": "(B, N)",
+    }
+    wanted = ", ".join(f"{name} {axes[name]}" for name in shapes)
+    if any(len(shape) != axes[name].count(",") + 1 for name, shape in shapes.items()):
+        raise ValueError(
+            f"CTC takes {wanted}; received {received}. A single sequence needs a leading axis: "
+            "x[None]."
+        )
+    sizes: dict[str, set[int]] = {}
+    for name, shape in shapes.items():
+        for axis, size in zip(axes[name].strip("()").split(", "), shape, strict=True):
+            sizes.setdefault(axis, set()).add(size)
+    if any(len(found) > 1 for found in sizes.values()):
+        raise ValueError(
+            f"{wanted} need equal B everywhere, one T and one N; received {received}. Check that "
+            "paddings belong to these logits and labels."
+        )
+    if not jnp.issubdtype(jnp.result_type(arrays["labels"]), jnp.integer):
+        raise ValueError(
+            f"labels must be integer class ids; received {jnp.result_type(arrays['labels'])}. "
+            "Cast them with .astype(jnp.int32)."
         )

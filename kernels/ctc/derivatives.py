@@ -1,0 +1,41 @@
+"""What JAX differentiates for forward mode and second derivatives: the definition.
+
+The operands are those that ``api.py`` hands to every implementation.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from kernels.ctc import reference
+from kernels.dispatch import Implementation
+
+
+def forward(logits, valid, labels, label_lengths, *, blank_id):
+    """The loss: (B,)."""
+    emissions, *rest = _emissions(logits, valid, labels, label_lengths, blank_id)
+    return (reference.recursion(emissions, *rest),)
+
+
+def occupancy(logits, valid, labels, label_lengths, *, blank_id):
+    """Minus the loss's slope along each log emission: the state's posterior, (B, T, 1 + N)."""
+    emissions, *rest = _emissions(logits, valid, labels, label_lengths, blank_id)
+    return (-jax.grad(lambda e: jnp.sum(reference.recursion(e, *rest)))(emissions),)
+
+
+def _emissions(logits, valid, labels, label_lengths, blank_id):
+    rows = logits.shape[0]
+    valid, labels, label_lengths = (of_rows(a, rows) for a in (valid, labels, label_lengths))
+    valid = valid.astype(bool)
+    log_probs = reference.log_softmax(logits, valid)
+    return reference.log_emissions(log_probs, labels, blank_id), valid, labels, label_lengths
+
+
+def of_rows(array, rows):
+    """Row b is row b // (rows / N) of N; jnp.repeat would gather what is sharded."""
+    each = rows // max(array.shape[0], 1)
+    wider = jnp.broadcast_to(array[:, None], (array.shape[0], each, *array.shape[1:]))
+    return wider.reshape(rows, *array.shape[1:])
+
+
+ctc_loss = Implementation(forward)
+ctc_occupancy = Implementation(occupancy)
