@@ -34,9 +34,9 @@ from kernels.tuning_search import (
     Finding,
     Inspect,
     Measure,
-    first_line,
     inspect,
     measure_on_device,
+    summary,
     tune,
 )
 
@@ -159,10 +159,11 @@ def main(
     measure: Measure = measure_on_device,
     inspect: Inspect = inspect,
 ) -> int:
-    """Exit status: 0; 1 where something could not be tuned; 2 where nothing can."""
+    """Exit status: 0; 1 where something could not be tuned; 2 where nothing can; 130 on Ctrl-C."""
     options = _parser().parse_args(arguments)
     started = time.monotonic()
-    console, findings, failures, left, written = Console(), [], [], [], 0
+    console, findings, failures, left = Console(), [], [], []
+    written, interrupted = 0, False
     try:
         device = configurations.device()
         if device is None:
@@ -207,9 +208,9 @@ def main(
                             configurations.write(path, device, finding.tunable, finding.key, entry)
                             written += entry is not None
                 except (jax.errors.JaxRuntimeError, NotImplementedError) as error:
-                    failures.append(f"{operation} {shape}/{dtype}: {first_line(error)}")
+                    failures.append(f"{operation} {shape}/{dtype}: {summary(error)}")
     except KeyboardInterrupt:
-        left = ["what is not in the table: interrupted"]
+        interrupted = True
     finally:
         show(findings, device, console if console.is_terminal else Console(width=200))
     for failure in failures:
@@ -217,6 +218,9 @@ def main(
     if left:
         print(f"not begun: {', '.join(left)}", file=sys.stderr)
     print(f"{written} entries written to {path}")
+    if interrupted:
+        print("interrupted; what was finished is kept", file=sys.stderr)
+        return 130
     return 1 if failures or any(finding.fault for finding in findings) else 0
 
 

@@ -165,17 +165,18 @@ def tune(
     if not remaining or is_late():
         return
     tasks = _tasks(problem)
+    bases: dict[str, _Base] = {}
     for (kernel, key), (name, tunable, sizes) in remaining.items():
         if is_late():
             return
-        # Every kernel as the heuristic has it, whatever a table says.
         configs = {what: t.heuristic(arch=device.arch, **s) for what, (_, t, s) in asked.items()}
-        yield _search(
-            Finding(
-                f"{problem.name}/{problem.dtype}", tunable, key, sizes, configs[kernel, key]
-            ),
-            configs, tasks[name], measure, functools.partial(inspect, arch=device.arch), is_late,
-        )  # fmt: skip
+        if name not in bases:
+            bases[name] = _base(tasks[name], configs)
+        finding = Finding(
+            f"{problem.name}/{problem.dtype}", tunable, key, sizes, configs[kernel, key]
+        )
+        look = functools.partial(inspect, arch=device.arch)
+        yield _search(finding, tasks[name], bases[name], measure, look, is_late)
 
 
 def _functions(problem: Problem) -> dict[str, tuple[Callable[..., Any], tuple[Any, ...]]]:
@@ -216,22 +217,36 @@ def _tasks(problem: Problem) -> dict[str, _Task]:
     }
 
 
+class _Base(NamedTuple):
+    """A computation with every kernel as the heuristic has it, whatever a table says."""
+
+    configs: Mapping[Any, Any]
+    program: Callable[..., Any] | None
+    outputs: Sequence[Any]
+    fault: str
+
+
+def _base(task: _Task, configs: Mapping[Any, Any]) -> _Base:
+    try:
+        program = task.compile(configs)
+        outputs = jax.block_until_ready(program(*task.arguments))
+    except Exception as error:
+        return _Base(configs, None, (), f"the heuristic's: {summary(error)}")
+    fault = task.complaint(outputs)
+    return _Base(configs, program, outputs, f"the heuristic's: {fault}" if fault else "")
+
+
 def _search(
     finding: Finding,
-    configs: Mapping[Any, Any],
     task: _Task,
+    base: _Base,
     measure: Measure,
     inspect: Callable[[Tunable, Mapping[str, Any], Any], str | None],
     is_late: Callable[[], bool],
 ) -> Finding:
     tunable, sizes, what = finding.tunable, finding.sizes, (finding.tunable.name, finding.key)
-    try:
-        base = task.compile(configs)
-        right = jax.block_until_ready(base(*task.arguments))
-    except Exception as error:
-        return dataclasses.replace(finding, fault=f"the heuristic's: {first_line(error)}")
-    if fault := task.complaint(right):
-        return dataclasses.replace(finding, fault=f"the heuristic's: {fault}")
+    if base.program is None or base.fault:
+        return dataclasses.replace(finding, fault=base.fault)
     dropped, wrong, tried, finished = [], [], 0, True
     baseline: list[float] = []
     finalists: list[tuple[float, int, Any, Callable[..., Any]]] = []
@@ -247,15 +262,15 @@ def _search(
             if fault:
                 dropped.append(f"{config}: {fault}")
                 continue
-            program = task.compile({**configs, what: config})
-            fault = task.complaint(jax.block_until_ready(program(*task.arguments)), right)
+            program = task.compile({**base.configs, what: config})
+            fault = task.complaint(jax.block_until_ready(program(*task.arguments)), base.outputs)
         except Exception as error:  # whatever Triton, XLA or the driver may raise
-            dropped.append(f"{config}: {first_line(error)}")
+            dropped.append(f"{config}: {summary(error)}")
             continue
         if fault:
             wrong.append(f"{config}: {fault}")
             continue
-        before, seconds = measure([base, program], task.arguments, ROUNDS)
+        before, seconds = measure([base.program, program], task.arguments, ROUNDS)
         baseline.extend(before)
         finalists.append((float(np.median(seconds) / np.median(before)), tried, config, program))
         finalists = sorted(finalists)[:FINALISTS]
@@ -263,14 +278,12 @@ def _search(
     seconds = heuristic_seconds = float(np.median(baseline)) if baseline else float("nan")
     finalists = [finalist for finalist in finalists if finalist[0] < 1]
     if finalists:
-        before, *times = measure(
-            [base, *(program for *_, program in finalists)], task.arguments, FINAL_ROUNDS
-        )
-        gains = [np.divide(before, after) for after in times]
-        fastest = int(np.argmax([np.median(gain) for gain in gains]))
-        if np.quantile(gains[fastest], 0.25) > 1 + LEAST_GAIN:
-            best = finalists[fastest][2]
-            seconds, heuristic_seconds = float(np.median(times[fastest])), float(np.median(before))
+        programs = [base.program, *(program for *_, program in finalists)]
+        before, *times = measure(programs, task.arguments, FINAL_ROUNDS)
+        won = winner(before, times)
+        if won is not None:
+            best = finalists[won][2]
+            seconds, heuristic_seconds = float(np.median(times[won])), float(np.median(before))
     return dataclasses.replace(
         finding,
         best=best,
@@ -283,12 +296,24 @@ def _search(
     )
 
 
-def first_line(error: BaseException) -> str:
-    r"""An error's kind and the beginning of what it says.
+def winner(before: Sequence[float], times: Sequence[Sequence[float]]) -> int | None:
+    """Which of several is fastest, if it beats ``before`` beyond the noise; round by round.
 
     Example:
-        >>> first_line(ValueError("no\nyes"))
-        'ValueError: no'
+        >>> winner([1.0, 2.0, 1.0, 1.0], [[0.9, 1.7, 0.9, 0.9], [0.5, 2.5, 0.9, 1.1]])
+        0
     """
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0] if text else ''}"[:200]
+    gains = [np.divide(before, after) for after in times]
+    fastest = int(np.argmax([np.median(gain) for gain in gains]))
+    return fastest if np.quantile(gains[fastest], 0.25) > 1 + LEAST_GAIN else None
+
+
+def summary(error: BaseException) -> str:
+    r"""An error's kind, and the first and last line of what it says.
+
+    Example:
+        >>> summary(ValueError("at 5:4:\n    y = x @ x\nx must be a matrix"))
+        'ValueError: at 5:4: … x must be a matrix'
+    """
+    lines = [line.strip()[:200] for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {' … '.join(lines[:1] + lines[1:][-1:])}"

@@ -10,6 +10,7 @@ import re
 import warnings
 from dataclasses import dataclass
 from types import SimpleNamespace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -95,12 +96,16 @@ def test_tables_are_for_the_gpu_at_hand_only(folders, monkeypatch):
 def test_the_device_is_an_nvidia_gpu_or_none(monkeypatch):
     assert configurations.device() is None  # tests compute on a CPU
 
+    cpu = jax.devices("cpu")[0]
+
     def gpu(kind, capability):
         device = SimpleNamespace(platform="gpu", device_kind=kind, compute_capability=capability)
         monkeypatch.setattr(jax, "local_devices", lambda **_: [device])
 
     gpu("NVIDIA H100 80GB HBM3", "9.0")
     assert configurations.device() == Device("NVIDIA H100 80GB HBM3", "sm_90")
+    with jax.default_device(cpu):  # kernels are interpreted there
+        assert configurations.device() is None
     gpu("NVIDIA GB300", "10.3")
     assert configurations.device() == Device("NVIDIA GB300", "sm_103")
     gpu("AMD Instinct MI300X", "gfx942")
@@ -322,7 +327,7 @@ def test_the_report_compiles_the_heuristics_and_every_committed_configuration(ar
     assert {v.signature["x"] for v in alone} == {"*bf16", "*fp32"}
     assert sum(v.constants.get("SLOPE", False) for v in alone) == 2
     other = dataclasses.replace(TUNED, unroll=7)
-    sizes = {"dtype": "bfloat16"}
+    sizes: dict[str, Any] = {"dtype": "bfloat16"}
     put(folders.tree, **sizes)
     put(folders.tree, frames=100, **sizes)  # the same configuration is compiled once
     put(folders.tree, other, frames=1000, **sizes)
