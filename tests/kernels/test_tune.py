@@ -377,3 +377,13 @@ def test_the_clock_gives_every_function_a_time_in_every_round():
     assert [len(seconds) for seconds in times] == [3, 3]
     assert all(second > 0 for seconds in times for second in seconds)
     assert calls.count > 3
+
+
+@pytest.mark.gpu
+def test_tuning_on_the_gpu_at_hand(tmp_path):
+    path = tmp_path / "table.json"
+    options = ("--shapes", "separable_w7", "--budget", "60", "--out", str(path))
+    assert tune.main(["depthwise_conv1d", *options]) == 0
+    for tunable in tuning.TUNABLES:
+        for entry in configurations.entries(path, tunable).values():
+            assert entry.seconds < entry.heuristic_seconds
