@@ -16,6 +16,7 @@ import argparse
 import datetime
 import difflib
 import math
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -30,7 +31,12 @@ from rich.table import Table
 from kernels import contestants, peers, problems
 from kernels.bench_report import FORMAT, Record, RecordError, append_records, read_records, show
 from kernels.contestants import Absent, Contestant, Truth
-from kernels.machine import describe_machine, device_slug, measure_ceilings
+from kernels.machine import (
+    describe_machine,
+    device_slug,
+    measure_ceilings,
+    seconds_of_others,
+)
 from kernels.problems import Cost, Problem
 from kernels.timing import (
     Budget,
@@ -141,10 +147,12 @@ def measure(
             )
         else:
             calls[entrant.name] = entrant.call
-    taken = {}
+    taken, others = {}, None
     if calls:
+        watch = _Others()
         budget, seed = setting.budget, setting.seed
         taken = interleave(calls, setting.clock, budget, known=known, seed=seed)
+        others = watch.share()
     cost = problem.forward
     if gradient:
         cost = Cost(cost.bytes + problem.backward.bytes, cost.flops + problem.backward.flops)
@@ -159,6 +167,7 @@ def measure(
         "matmul_ceiling": setting.ceilings[problem.dtype],
         "clock": setting.clock.name,
         "relative_to": reference,
+        "others": others,
         "allowed": dict(zip(truth.names, truth.allowed, strict=True)),
     }
     return [
@@ -168,6 +177,21 @@ def measure(
         | (_numbers(entrant.name, taken, reference, cost) if entrant.name in taken else {})
         for entrant in entrants
     ]
+
+
+class _Others:
+    """How much of the processor others use while contestants are timed."""
+
+    def __init__(self) -> None:
+        self._start, self._before = time.perf_counter(), seconds_of_others()
+
+    def share(self) -> float | None:
+        """Of all cores, since the beginning; ``None`` where it is not known."""
+        passed, after = time.perf_counter() - self._start, seconds_of_others()
+        if self._before is None or after is None:
+            return None
+        cores = os.cpu_count() or 1
+        return round(min(1.0, max(0.0, (after - self._before) / (passed * cores))), 3)
 
 
 def _checked(entrant: Contestant | Absent, gradient: bool, truth: Truth) -> dict[str, Any]:

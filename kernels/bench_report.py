@@ -205,6 +205,18 @@ def _wrong(record: Record) -> str:
     return f"{record['contestant']} is WRONG, so it has no number: error of {', '.join(parts)}"
 
 
+DISTURBED = 0.1  # of the cores
+
+
+def disturbances(records: Sequence[Record]) -> list[str]:
+    """Where other processes were at work on the cores that a wall clock was read on."""
+    shares = {r["shape"]: r["others"] for r in records if (r.get("others") or 0) > DISTURBED}
+    if not shares or records[0]["clock"] != "wall":
+        return []
+    listed = ", ".join(f"{shape} {share:.0%}" for shape, share in shares.items())
+    return [f"DISTURBED: other processes used a share of the cores meanwhile ({listed}): run again"]
+
+
 def header(records: Sequence[Record]) -> list[str]:
     """What the numbers of a group were measured with, from the records."""
     lines = []
@@ -248,6 +260,8 @@ def show(records: Sequence[Record], console: Console) -> None:
             "interval of 95 %, of less below 6 rounds",
             "of copy, of matmul: shares of the ceilings; data in a cache may exceed the first",
         )
+        for line in disturbances(members):
+            console.print(Text(line, style="yellow"))
         for line in (*header(members), *explained, *notes(members)):
             console.print(Text(line, style="dim"))
         console.print()

@@ -230,9 +230,11 @@ def test_ours_that_does_not_compile_ends_with_one(monkeypatch, capsys):
         raise TypeError("no such thing")
 
     monkeypatch.setattr(kernels, "depthwise_conv1d", broken)
-    monkeypatch.setattr(contestants, "preferred", lambda *_: "ours/xla")
     assert main("--pass", "forward", "--seconds", "1e-9") == 1
-    assert "ours/xla is failed" in capsys.readouterr().err
+    printed = capsys.readouterr()
+    assert "ours/xla is failed" in printed.err
+    assert "TypeError: no such thing" in printed.out
+    assert re.search(r"plain +│ +\d", printed.out)
 
 
 def test_the_automatic_choice_takes_part_only_where_it_mixes(monkeypatch):
@@ -302,7 +304,7 @@ FIELDS = re.findall(
     operation shape sizes dtype pass contestant ours status note errors allowed device
     driver versions cpus commit clock time run platform python load bytes flops
     copy_ceiling matmul_ceiling relative_to compile_seconds temporary_bytes seconds
-    seconds_low seconds_high samples repeats ratio ratio_low ratio_high ratio_level
+    seconds_low seconds_high samples others repeats ratio ratio_low ratio_high ratio_level
     ratio_pairs bytes_per_second flops_per_second
     """,
 )

@@ -30,6 +30,15 @@ def test_clocks_and_devices_never_share_a_table_or_a_panel():
     assert "a device, device busy clock" in text
 
 
+def test_times_taken_while_others_were_at_work_are_marked():
+    assert "DISTURBED" not in shown([record(clock="wall", others=0.05)])
+    assert "DISTURBED" not in shown([record(clock="wall", others=None)])
+    assert "DISTURBED" not in shown([record(clock="device busy", others=0.9)])
+    made = [record(clock="wall", others=0.4), record(clock="wall", others=0.0, shape="calm")]
+    text = shown(made)
+    assert "meanwhile (tiny 40%)" in text
+
+
 def test_of_several_runs_of_a_problem_the_last_is_shown():
     made = [record(run="1", seconds=5.0), record(run="2", seconds=7.0)]
     other = record(run="1", shape="other", seconds=9.0)

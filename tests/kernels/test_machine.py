@@ -1,5 +1,7 @@
 """What a measurement says of the machine, and the ceilings it is held against."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from kernels import machine
@@ -36,3 +38,19 @@ def test_one_sample_that_lost_part_of_the_work_does_not_set_the_ceiling():
             return 1e-3 if self.samples == 5 else 1.0
 
     assert machine.measure_ceilings([], Losing(), (2**16, 16)) == {"copy": 2 * 2**16}
+
+
+def test_the_work_of_others_is_what_is_left_of_all_work(monkeypatch):
+    # user nice system idle iowait irq softirq steal, and guests, who are users already
+    monkeypatch.setattr(machine.Path, "read_text", lambda *_, **__: "cpu  100 20 50 900 7 3 1 40 9")
+    monkeypatch.setattr(machine.os, "times", lambda: SimpleNamespace(user=0.5, system=0.25))
+    monkeypatch.setattr(machine.os, "sysconf", {"SC_CLK_TCK": 100}.__getitem__)
+    assert machine.seconds_of_others() == pytest.approx(2.14 - 0.75)
+
+
+def test_without_the_kernels_account_it_is_not_known(monkeypatch):
+    def missing(*_, **__):
+        raise FileNotFoundError
+
+    monkeypatch.setattr(machine.Path, "read_text", missing)
+    assert machine.seconds_of_others() is None
