@@ -79,7 +79,11 @@ def selected(
     operations = []
     for name in names or problems.FAMILIES:
         operations += problems.FAMILIES.get(name, (name,))
-    known = {operation: problems.load(operation).SHAPES for operation in dict.fromkeys(operations)}
+    families = {operation: problems.load(operation) for operation in dict.fromkeys(operations)}
+    # A family without Triton kernels has nothing to tune.
+    known = {name: f.SHAPES for name, f in families.items() if getattr(f, "TUNABLES", ())}
+    if not known:
+        raise ValueError(f"what is tuned must have Triton kernels; received {[*families]}.")
     missing = [shape for shape in shapes if not any(shape in have for have in known.values())]
     if missing:
         raise ValueError(

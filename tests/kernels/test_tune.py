@@ -324,6 +324,12 @@ def test_a_wrong_command_line_is_answered_with_what_there_is(arguments, message,
     assert re.search(message, capsys.readouterr().err)
 
 
+def test_a_family_without_kernels_is_left_out(bench, monkeypatch):
+    monkeypatch.setattr(tuning, "TUNABLES", ())
+    with pytest.raises(ValueError, match=r"must have Triton kernels; received .'depthwise_conv1d"):
+        tune.selected(["depthwise_conv1d"], [], ["float32"])
+
+
 def test_a_damaged_table_is_told_before_anything_is_measured(bench, tmp_path, capsys):
     table(tmp_path).parent.mkdir()
     table(tmp_path).write_text("{")
