@@ -158,7 +158,7 @@ class Tunable:
             return Choice(self.name, forced[self.name, key], "an override")
         if forced is not None and self.name in forced:
             return Choice(self.name, forced[self.name], "an override")
-        capability = launch._capability.get()
+        capability = launch.target_capability()
         here = device() if capability is None else None
         if here is not None and forced is None:
             for whose, folder in (("your", user_folder()), ("the committed", TREE)):

@@ -57,6 +57,11 @@ def compute_capability(capability: int) -> Iterator[None]:
         _capability.reset(token)
 
 
+def target_capability() -> int | None:
+    """The ``compute_capability`` in force; ``None`` where the GPU at hand decides."""
+    return _capability.get()
+
+
 def kernel_call(
     kernel: Any,
     *arguments: Any,
