@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
+import kernels
 from research.data.digit_strings import StringBatch
 from research.objectives.ctc import ctc
-from research.speech.alignment import viterbi_alignment
 from research.speech.augment import add_noise, random_gain, spec_augment
 from research.speech.decoding import greedy_decode
 from research.speech.error_rates import ErrorCounts, count_errors
@@ -138,7 +139,6 @@ def transcribe(
     """Greedy transcripts as lists of label ids.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> transcribe(jax.nn.one_hot(jnp.array([[1, 1, 0, 1, 2]]), 3), jnp.array([5]))
         [[1, 1, 2]]
     """
@@ -195,6 +195,11 @@ def example_arrays(
     logits, frames, _ = recogniser.evaluate(params, batch)
     hypotheses, labels = transcribe(logits, frames), references(batch)
     log_posteriors = np.asarray(jax.nn.log_softmax(logits))
+    paddings = np.arange(logits.shape[1])[None, :] >= np.asarray(frames)[:, None]
+    aligned = kernels.ctc_alignment(
+        logits, jnp.asarray(paddings), jnp.asarray(batch.labels), jnp.asarray(batch.label_paddings)
+    )
+    alignments = np.asarray(aligned.frames)
     arrays: dict[str, np.ndarray] = {
         "sample_rate": np.array(mel.sample_rate),
         "hop_seconds": np.array(mel.hop_seconds),
@@ -208,6 +213,6 @@ def example_arrays(
             f"log_posteriors_{i}": posteriors,
             f"labels_{i}": np.array(labels[i], np.int32),
             f"hypothesis_{i}": np.array(hypotheses[i], np.int32),
-            f"alignment_{i}": viterbi_alignment(posteriors, np.array(labels[i])).frames,
+            f"alignment_{i}": alignments[i, : int(frames[i])],
         }
     return arrays

@@ -9,6 +9,7 @@ import pytest
 from jax.sharding import AxisType, PartitionSpec
 
 import kernels
+from kernels.ctc import Alignment
 
 
 def collapse(path, blank_id):
@@ -24,6 +25,10 @@ def path_score(log_probs, path):
     return float(log_probs[np.arange(len(path)), list(path)].sum())
 
 
+def aligned(*arrays, **options):
+    return kernels.ctc_alignment(*map(jnp.asarray, arrays), **options)
+
+
 def align(logits, labels, *, blank_id=0, shape=(12, 3, 4)):
     """One sequence, as NumPy arrays; padded to one shape, so that most tests share a program."""
     (frames, classes), count = np.shape(logits), len(labels)
@@ -32,13 +37,11 @@ def align(logits, labels, *, blank_id=0, shape=(12, 3, 4)):
     padded_labels = np.full((1, shape[1]), 99, np.int32)
     padded_labels[0, :count] = labels
     paddings = np.arange(shape[0])[None] >= frames, np.arange(shape[1])[None] >= count
-    found = kernels.ctc_alignment(
-        padded, paddings[0], padded_labels, paddings[1], blank_id=blank_id
-    )
+    found = aligned(padded, paddings[0], padded_labels, paddings[1], blank_id=blank_id)
     assert (found.frames[0, frames:] == blank_id).all()
     assert not found.spans[0, count:].any()
     assert not found.scores[0, count:].any()
-    whole = kernels.ctc.Alignment(*(np.asarray(array[0]) for array in found))
+    whole = Alignment(*(array[0] for array in found))
     return whole._replace(
         frames=whole.frames[:frames], spans=whole.spans[:count], scores=whole.scores[:count]
     )
@@ -65,9 +68,7 @@ def test_no_path_of_the_labels_is_likelier(blank_id, count):
     logits = 2 * rng.normal(size=(batch, frames, classes))
     labels = np.full((batch, 3), -1)
     labels[:, :count] = rng.choice(others, (batch, count))
-    found = kernels.ctc_alignment(
-        logits, np.zeros((batch, frames)), labels, labels < 0, blank_id=blank_id
-    )
+    found = aligned(logits, np.zeros((batch, frames)), labels, labels < 0, blank_id=blank_id)
     assert not found.spans[:, count:].any()
     labels = labels[:, :count]
     for i in range(batch):
@@ -102,7 +103,7 @@ def test_frames_padded_in_mid_sequence_are_skipped():
     logits[paddings] = np.nan
     labels = np.array([[1, 2, 2], [3, 3, 0], [1, 0, 0], [0, 0, 0]])
     label_paddings = labels == 0
-    found = kernels.ctc_alignment(jnp.asarray(logits), paddings, labels, label_paddings)
+    found = aligned(jnp.asarray(logits), paddings, labels, label_paddings)
     for i in range(4):
         kept, count = np.flatnonzero(~paddings[i]), int((~label_paddings[i]).sum())
         alone = align(logits[i, kept], labels[i, :count])
@@ -123,9 +124,7 @@ def test_sequences_without_a_path_are_defined_and_leave_the_rest_alone():
     logits[5, 1, 2] = np.nan
     labels = jnp.array([[1, 1, 2], [1, 2, 3], [1, 2, 0], [1, 2, 0], [1, 2, 0], [1, 2, 0]])
     paddings = jnp.zeros((6, 3)), (labels == 0).astype(jnp.float32)
-    frames, spans, scores = map(
-        np.asarray, kernels.ctc_alignment(logits, paddings[0], labels, paddings[1])
-    )
+    frames, spans, scores = map(np.asarray, aligned(logits, paddings[0], labels, paddings[1]))
     for i, value in ((0, -np.inf), (2, -np.inf), (3, -np.inf), (5, np.nan)):
         assert not frames[i].any()
         assert not spans[i].any()
@@ -139,7 +138,7 @@ def test_sequences_without_a_path_are_defined_and_leave_the_rest_alone():
 
 @pytest.mark.parametrize(("batch", "frames", "count"), [(2, 3, 0), (2, 0, 1), (0, 3, 1)])
 def test_axes_may_be_empty(batch, frames, count):
-    frames, spans, scores = kernels.ctc_alignment(
+    frames, spans, scores = aligned(
         np.zeros((batch, frames, 2), np.float32),
         np.zeros((batch, frames)),
         np.ones((batch, count), np.int32),
@@ -188,19 +187,19 @@ def test_runs_under_jit_nested_vmap_and_shard_map():
     labels, label_paddings = jnp.array([[1, 2], [3, 3]]), jnp.array([[0, 0], [0, 1]])
     paddings = jnp.zeros((2, 7))
 
-    def aligned(x):
+    def of_logits(x):
         return kernels.ctc_alignment(x, paddings, labels, label_paddings)
 
-    mapped = jax.jit(jax.vmap(jax.vmap(aligned)))(logits)
+    mapped = jax.jit(jax.vmap(jax.vmap(of_logits)))(logits)
     mesh = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Auto,))
     rows = PartitionSpec("data")
     sharded = jax.jit(
         jax.shard_map(kernels.ctc_alignment, mesh=mesh, in_specs=(rows,) * 4, out_specs=rows)
     )(logits[1, 2], paddings, labels, label_paddings)
     for i, j in itertools.product(range(2), range(3)):
-        for array, expected in zip(mapped, aligned(logits[i, j]), strict=True):
+        for array, expected in zip(mapped, of_logits(logits[i, j]), strict=True):
             np.testing.assert_array_equal(array[i, j], expected)
-    for array, expected in zip(sharded, aligned(logits[1, 2]), strict=True):
+    for array, expected in zip(sharded, of_logits(logits[1, 2]), strict=True):
         np.testing.assert_array_equal(array, expected)
 
 
@@ -232,6 +231,7 @@ def test_backpointers_take_a_byte_for_two_states():
     shapes += ((batch, count), jnp.int32), ((batch, count), jnp.bool)
     operands = [jax.ShapeDtypeStruct(*shape) for shape in shapes]
     analysis = jax.jit(kernels.ctc_alignment).lower(*operands).compile().memory_analysis()
+    assert analysis is not None
     assert analysis.temp_size_in_bytes < 1.5 * batch * frames * (count + 1)
 
 
