@@ -1,268 +1,174 @@
-"""One body for every implementation: values and derivatives against the definition in float64."""
+"""What only depthwise_conv1d has: padding, streaming state, odd lengths, wide filters.
 
-import importlib.util
-import zlib
+The rest is in ``test_matrix.py``.
+"""
+
+import functools
 
 import jax
 import jax.numpy as jnp
+import kernel_matrix as matrix
 import numpy as np
 import pytest
 
 import kernels
+from kernels import problems
 from kernels.convolution import reference
-from kernels.convolution.tuning import SHAPES, Shape
+from kernels.convolution.tuning import SHAPES
 
-without_triton = pytest.mark.skipif(
-    importlib.util.find_spec("triton") is None, reason="needs Triton, which is for Linux only"
+implementations = pytest.mark.parametrize(
+    "implementation",
+    [
+        "xla",
+        pytest.param(
+            "triton",
+            marks=pytest.mark.skipif(
+                matrix.WITHOUT_TRITON, reason="needs Triton, which is for Linux only"
+            ),
+        ),
+    ],
 )
-IMPLEMENTATIONS = ["xla", pytest.param("triton", marks=without_triton)]
-DTYPES = [jnp.float32, jnp.bfloat16, jnp.float16]
-ACTIVATIONS = [None, "relu", "silu", "gelu"]
-
-# Interpreted kernels take their time: the shapes that are measured, cut, and awkward ones.
-CASES = {
-    name: shape._replace(batch=2, frames=67, channels=17, width=min(shape.width, 11))
-    for name, shape in SHAPES.items()
-    if name in ("causal_w4", "conformer_w31", "dilated_w3")
-} | {
-    "wide": SHAPES["wide_w128"]._replace(batch=1, frames=130, channels=2),
-    "one_frame": Shape(1, 1, 1, 3),
-    "shorter_than_the_filter": Shape(3, 5, 2, 8),
-    "prime": Shape(2, 17, 33, 4, 3, "CAUSAL"),
-    "valid": Shape(2, 65, 3, 5, 2, "VALID"),
-    "uneven": Shape(2, 63, 3, 2, 1, (5, 0)),  # type: ignore[arg-type]
-}
 
 
-class Case:
-    """Arguments, and the operation and its definition as functions of (inputs, filters, bias)."""
+# ---------------------------------------------------------------------- Against lax
 
-    def __init__(self, name, implementation, dtype, *, activation="silu", has_lengths=True):
-        shape = CASES[name]
-        generator = np.random.default_rng(zlib.crc32(name.encode()))
-        sizes = [(shape.batch, shape.frames, shape.channels), (shape.width, shape.channels)]
-        self.arguments = tuple(
-            jnp.asarray(generator.normal(size=size), dtype) for size in (*sizes, (shape.channels,))
-        )
-        lengths = generator.integers(1, shape.frames + 1, shape.batch).astype(np.int32)
-        lengths[0] = shape.frames
-        self.lengths = lengths if has_lengths else None
-        self.options = {"dilation": shape.dilation, "activation": activation}
-        self.padding, self.shape, self.implementation = shape.padding, shape, implementation
-
-    def ours(self, inputs, filters, bias):
-        return kernels.depthwise_conv1d(
-            inputs,
-            filters,
-            bias,
-            padding=self.padding,
-            lengths=None if self.lengths is None else jnp.asarray(self.lengths),
-            implementation=self.implementation,
-            **self.options,
-        )
-
-    def definition(self, inputs, filters, bias):
-        lengths = None if self.lengths is None else jnp.asarray(self.lengths)
-        options = {"padding": self.padding, "lengths": lengths, **self.options}
-        return reference.depthwise_conv1d(inputs, filters, bias, **options)
+PADDINGS = [  # padding, width, dilation: even and odd reach, all on one side, none, more than that
+    ("SAME", 3, 1),
+    ("SAME", 4, 3),
+    ("CAUSAL", 5, 2),
+    ("VALID", 2, 4),
+    ((0, 3), 2, 1),
+    ((9, 1), 3, 2),
+    ("SAME", 1, 5),
+]
 
 
-def value(function):
-    return function
-
-
-def gradients(function):
-    """Of every argument, along a direction that differs from element to element."""
-
-    def of_arguments(*arguments):
-        y, pullback = jax.vjp(function, *arguments)
-        return pullback(jnp.cos(jnp.arange(y.size, dtype=y.dtype)).reshape(y.shape))
-
-    return of_arguments
-
-
-def second_derivatives(function):
-    def scalar(*arguments):
-        return sum(jnp.sum(jnp.sin(g)) for g in gradients(function)(*arguments))
-
-    return jax.grad(scalar, (0, 1, 2))
-
-
-def tangents(function):
-    def along_arguments(*arguments):
-        return jax.jvp(function, arguments, tuple(jnp.sin(a) for a in arguments))[1]
-
-    return along_arguments
-
-
-def exact(transform, case):
-    """What the definition gives in float64 for the same arguments."""
-    with jax.enable_x64(True):
-        arguments = [jnp.asarray(np.asarray(a, np.float64)) for a in case.arguments]
-        return jax.tree.map(np.asarray, jax.jit(transform(case.definition))(*arguments))
-
-
-def check(result, plain, expected):
-    """The error against float64 is at most twice that of plain XLA in the same precision."""
-    for ours, theirs, true in zip(*map(jax.tree.leaves, (result, plain, expected)), strict=True):
-        assert ours.dtype == theirs.dtype
-        assert ours.shape == theirs.shape == true.shape
-        scale = np.abs(true).max(initial=1e-30)
-        error = np.abs(np.asarray(ours, np.float64) - true).max(initial=0) / scale
-        allowed = np.abs(np.asarray(theirs, np.float64) - true).max(initial=0) / scale
-        assert error <= 2 * allowed + 1e-6, (error, allowed)
-
-
-def compare(transform, case):
-    result = jax.jit(transform(case.ours))(*case.arguments)
-    plain = jax.jit(transform(case.definition))(*case.arguments)
-    check(result, plain, exact(transform, case))
-
-
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-@pytest.mark.parametrize("name", [name for name in CASES if name != "wide"])
-@pytest.mark.parametrize("transform", [value, gradients])
-def test_is_its_definition(transform, name, implementation):
-    compare(transform, Case(name, implementation, jnp.float32))
-
-
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("transform", [value, gradients])
-def test_every_precision(transform, dtype, implementation):
-    compare(transform, Case("prime", implementation, dtype))
-
-
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("transform", [value, gradients])
-def test_every_activation_without_lengths(transform, activation, implementation):
-    case = Case("valid", implementation, jnp.float32, activation=activation, has_lengths=False)
-    compare(transform, case)
-
-
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-@pytest.mark.parametrize("transform", [second_derivatives, tangents])
-def test_other_derivatives(transform, implementation):
-    compare(transform, Case("prime", implementation, jnp.float32))
-
-
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-def test_hessian_and_rematerialised_gradient(implementation):
-    case = Case("shorter_than_the_filter", implementation, jnp.float32)
-
-    def hessian(function):
-        return jax.hessian(lambda x, f, b: jnp.sum(jnp.sin(function(x, f, b))), 1)
-
-    compare(hessian, case)
-    compare(lambda function: gradients(jax.checkpoint(function)), case)
-
-
-MAPPED = [(0, None, None), (None, 0, None), (None, None, 0), (1, 0, 0)]
-
-
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-@pytest.mark.parametrize("axes", MAPPED)
-@pytest.mark.parametrize("nesting", ["value", "gradient of the map", "map of the gradient"])
-def test_maps_over_any_argument(nesting, axes, implementation):
-    def mapped(function):
-        if nesting == "map of the gradient":
-            return jax.vmap(gradients(function), axes)
-        outer = value if nesting == "value" else gradients
-        return outer(jax.vmap(function, axes))
-
-    case = Case("uneven", implementation, jnp.float32)
-    case.arguments = tuple(
-        argument if axis is None else jnp.stack([argument, -argument, 2 * argument], axis)
-        for argument, axis in zip(case.arguments, axes, strict=True)
+def by_lax(inputs, filters, bias, padding, dilation):
+    """The same from ``lax``, whose padding has no CAUSAL."""
+    padding = [(len(filters) * dilation - dilation, 0)] if padding == "CAUSAL" else padding
+    y = jax.lax.conv_general_dilated(
+        inputs,
+        filters[:, None, :],
+        (1,),
+        padding if isinstance(padding, (str, list)) else [padding],
+        rhs_dilation=(dilation,),
+        dimension_numbers=("NWC", "WIO", "NWC"),
+        feature_group_count=inputs.shape[2],
+        precision="highest",
     )
-    compare(mapped, case)
+    return y + bias[None, None, :]
 
 
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-def test_maps_nest(implementation):
-    case = Case("shorter_than_the_filter", implementation, jnp.float32)
-    x, f, b = case.arguments
-    case.arguments = jnp.stack([x, -x]), jnp.stack([f, 2 * f, -f]), jnp.stack([b, -b])
-    nested = jax.vmap, (None, 0, None), (0, None, 0)
-    compare(lambda function: nested[0](nested[0](gradients(function), nested[1]), nested[2]), case)
+def operands(frames, width, dtype, *, batch=2, channels=3):
+    generator = np.random.default_rng(frames + width)
+    sizes = [(batch, frames, channels), (width, channels), (channels,)]
+    return [jnp.asarray(generator.normal(size=size), dtype) for size in sizes]
 
 
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-def test_gives_the_same_bits_with_and_without_jit(implementation):
-    case = Case("prime", implementation, jnp.float32)
-    once, again = (jax.jit(gradients(case.ours))(*case.arguments) for _ in range(2))
-    eager = case.ours(*case.arguments)
-    for left, right in zip(once, again, strict=True):
+@pytest.mark.parametrize(("padding", "width", "dilation"), PADDINGS)
+def test_padding_means_what_it_means_in_lax(padding, width, dilation):
+    options = {"padding": padding, "dilation": dilation}
+    with jax.enable_x64(True):
+        arrays = operands(11, width, jnp.float64)
+        expected = functools.partial(by_lax, padding=padding, dilation=dilation)(*arrays)
+        defined = jax.jit(functools.partial(reference.depthwise_conv1d, **options))(*arrays)
+        np.testing.assert_allclose(defined, expected, rtol=1e-12, atol=1e-12)
+        found = jax.jit(functools.partial(kernels.depthwise_conv1d, **options))(*arrays)
+        np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("padding", "width", "dilation"), [PADDINGS[i] for i in (1, 3, 5)])
+def test_each_utterance_is_as_if_it_were_alone(padding, width, dilation):
+    lengths = np.array([11, 1, 6])
+    with jax.enable_x64(True):
+        x, f, b = operands(11, width, jnp.float64, batch=len(lengths))
+        options = {"padding": padding, "dilation": dilation, "lengths": jnp.asarray(lengths)}
+        defined = jax.jit(functools.partial(reference.depthwise_conv1d, **options))(x, f, b)
+        for row, length in enumerate(lengths):
+            valid = max(0, length + defined.shape[1] - 11)
+            assert not np.asarray(defined[row, valid:]).any()
+            if valid:
+                alone = by_lax(x[row : row + 1, :length], f, b, padding, dilation)[0]
+                np.testing.assert_allclose(np.asarray(defined)[row, :valid], alone, atol=1e-12)
+
+
+# ---------------------------------------------------------------------- Options
+
+
+@implementations
+def test_the_widest_filter(implementation):
+    shape = SHAPES["wide_w128"]._replace(batch=1, frames=33, channels=2)
+    cell = matrix.Cell(matrix.Case("depthwise_conv1d", "wide", shape, "float32"), implementation)
+    transform = matrix.forward if implementation == "xla" else matrix.reverse
+    matrix.compare(cell, transform, *cell.problem.operands.values())
+
+
+@implementations
+def test_lengths_beyond_the_ends_are_cut(implementation):
+    x, f, b = operands(9, 4, jnp.float32, batch=4)
+
+    @jax.jit
+    def function(lengths):
+        def value(x, f, b):
+            return kernels.depthwise_conv1d(x, f, b, lengths=lengths, implementation=implementation)
+
+        return problems.gradients(value)((x, f, b), jnp.cos(x))
+
+    far, near = function(jnp.asarray([99, 0, -3, 5])), function(jnp.asarray([9, 0, 0, 5]))
+    for left, right in zip(far, near, strict=True):
         np.testing.assert_array_equal(left, right)
-    np.testing.assert_allclose(jax.jit(case.ours)(*case.arguments), eager, rtol=1e-6, atol=1e-6)
+    assert not np.asarray(far[0][1:3]).any()
+    assert not np.asarray(far[1][1:3]).any()
 
 
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-def test_what_lies_in_padded_frames_does_not_count(implementation):
-    case = Case("prime", implementation, jnp.float32)
-    x, f, b = case.arguments
-    assert case.lengths is not None
-    padded = np.arange(x.shape[1])[None, :] >= case.lengths[:, None]
-    spoilt = jnp.where(padded[:, :, None], jnp.nan, x)
-    for transform in (value, gradients):
-        clean, dirty = transform(case.ours)(x, f, b), transform(case.ours)(spoilt, f, b)
-        for left, right in zip(jax.tree.leaves(clean), jax.tree.leaves(dirty), strict=True):
-            np.testing.assert_array_equal(left, right)
-    assert (np.asarray(gradients(case.ours)(x, f, b)[0])[padded] == 0).all()
+@implementations
+def test_inputs_may_be_narrower_than_filters(implementation):
+    x, f, b = operands(9, 4, jnp.float32)
+    narrow = x.astype(jnp.bfloat16)
+    call = functools.partial(kernels.depthwise_conv1d, implementation=implementation)
+    y, dx, df, db = jax.jit(problems.gradients(call))((narrow, f, b), jnp.cos(narrow))
+    assert [a.dtype for a in (y, dx, df, db)] == [jnp.bfloat16] * 2 + [jnp.float32] * 2
+    wide = (narrow.astype(jnp.float32), f, b)
+    expected = jax.jit(problems.gradients(call))(wide, jnp.cos(narrow).astype(jnp.float32))
+    for found, true, tolerance in zip(
+        (y, dx, df, db), expected, (1e-2, 1e-2, 1e-6, 1e-6), strict=True
+    ):
+        assert problems.error(found, np.asarray(true, np.float64)) < tolerance
 
 
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-@pytest.mark.parametrize("width", [1, 4])
-@pytest.mark.parametrize("has_lengths", [False, True])
-def test_pieces_give_what_the_whole_gives(has_lengths, width, implementation):
-    generator = np.random.default_rng(0)
-    x = jnp.asarray(generator.normal(size=(2, 13, 3)), jnp.float32)
-    f = jnp.asarray(generator.normal(size=(width, 3)), jnp.float32)
-    options = {
-        "padding": "CAUSAL",
-        "dilation": 2,
-        "activation": "silu",
-        "implementation": implementation,
-    }
-    whole = kernels.depthwise_conv1d(x, f, **options)
-    state, parts = None, []
-    for start, stop in [(0, 5), (5, 6), (6, 13)]:
-        piece = x[:, start:stop]
-        lengths = None
-        if has_lengths:  # frames of padding must not enter the state
-            piece = jnp.pad(piece, ((0, 0), (0, 2), (0, 0)), constant_values=jnp.nan)
-            lengths = jnp.full(2, stop - start)
-        y, state = kernels.depthwise_conv1d(
-            piece, f, lengths=lengths, initial_state=state, return_state=True, **options
-        )
-        assert state.shape == (2, 2 * (width - 1), 3)
-        parts.append(y[:, : stop - start])
-    np.testing.assert_allclose(jnp.concatenate(parts, 1), whole, rtol=1e-6, atol=1e-6)
+# ---------------------------------------------------------------------- Streaming
 
 
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-def test_shard_map_gives_what_one_device_gives(implementation):
-    case = Case("prime", implementation, jnp.float32)
-    case.lengths = None
-    mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-    rows, whole = jax.P("data"), jax.P()
-    mapped = jax.shard_map(case.ours, mesh=mesh, in_specs=(rows, whole, whole), out_specs=rows)
-    for transform in (value, gradients):
-        once = jax.jit(transform(mapped))(*case.arguments)
-        for left, right in zip(
-            jax.tree.leaves(once),
-            jax.tree.leaves(transform(case.ours)(*case.arguments)),
-            strict=True,
-        ):
-            np.testing.assert_allclose(left, right, rtol=1e-5, atol=1e-5)
+@implementations
+@pytest.mark.parametrize(("width", "has_lengths"), [(4, False), (4, True), (1, True)])
+def test_pieces_give_what_the_whole_gives(width, has_lengths, implementation):
+    """Values, and gradients through the state."""
+    x, f, b = operands(13, width, jnp.float32)
+    options = {"padding": "CAUSAL", "dilation": 2}
+    call = functools.partial(kernels.depthwise_conv1d, implementation=implementation, **options)
 
+    def pieces(x, f, b):
+        state, parts = None, []
+        for start, stop in [(0, 5), (5, 6), (6, 13)]:
+            piece, lengths = x[:, start:stop], None
+            if has_lengths:  # frames of padding must not enter the state
+                piece = jnp.pad(piece, ((0, 0), (0, 2), (0, 0)), constant_values=jnp.nan)
+                lengths = jnp.full(2, stop - start)
+            y, state = call(piece, f, b, lengths=lengths, initial_state=state, return_state=True)
+            assert state.shape == (2, 2 * (width - 1), 3)
+            parts.append(y[:, : stop - start])
+        return jnp.concatenate(parts, 1)
+
+    found, expected = (
+        jax.jit(problems.gradients(function))((x, f, b), jnp.cos(x)) for function in (pieces, call)
+    )
+    for left, right in zip(found, expected, strict=True):
+        np.testing.assert_allclose(left, right, rtol=1e-5, atol=2e-6)
+
+
+# ---------------------------------------------------------------------- Refusals
 
 X, F = jnp.zeros((2, 9, 3)), jnp.zeros((4, 3))
-
-
-def test_the_widest_filter():
-    compare(gradients, Case("wide", None, jnp.float32))
 
 
 @pytest.mark.parametrize(

@@ -1,46 +1,54 @@
-"""Automatic sharding over the batch: the rule of the call itself, seen in compiled programs."""
+"""Operations over several devices: the rules of the calls themselves, seen in what is computed."""
 
 import os
 import subprocess
 import sys
+from pathlib import Path
 
-PROGRAM = """
-import jax, jax.numpy as jnp, numpy as np, kernels
-jax.config.update("jax_platforms", "cpu")
-jax.config.update("jax_num_cpu_devices", 8)
-mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-rows, whole = (jax.NamedSharding(mesh, jax.P(*axes)) for axes in (("data",), ()))
-x = jnp.sin(jnp.arange(8 * 9 * 3.0)).reshape(8, 9, 3)
-f = jnp.cos(jnp.arange(12.0)).reshape(4, 3)
+import jax
+import kernel_matrix as matrix
+import numpy as np
+import pytest
+import sharded
 
+from kernels.offline import missing_for_offline
 
-def step(x, f):
-    def loss(x, f):
-        y = kernels.depthwise_conv1d(x, f, activation="silu", lengths=jnp.arange(1, 9))
-        return jnp.sum(jnp.sin(y))
-
-    return jax.grad(loss, (0, 1))(x, f)
+# More devices than processors wait for each other for ever unless XLA has threads for all.
+ENVIRONMENT = {"NPROC": "32", "XLA_FLAGS": "--xla_cpu_collective_call_terminate_timeout_seconds=20"}
 
 
-sharded = jax.jit(step, in_shardings=(rows, whole), out_shardings=(rows, whole))
-text = sharded.lower(x, f).compile().as_text()
-assert "all-gather" not in text, text
-assert "all-reduce" in text, text
-found = jax.block_until_ready(sharded(x, f))
-for ours, alone in zip(found, jax.jit(step)(x, f), strict=True):
-    np.testing.assert_allclose(ours, alone, rtol=1e-5, atol=1e-5)
-print("the same")
-"""
+def run(platform):
+    """In a process of its own, since the number of devices is chosen once."""
+    here = Path(sharded.__file__)
+    process = subprocess.run(
+        [sys.executable, str(here), platform],
+        env={**os.environ, **ENVIRONMENT, "PYTHONPATH": str(here.parents[2])},
+        capture_output=True,
+        text=True,
+        timeout=250,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr[-4000:]
+    return process.stdout.splitlines()
 
 
 def test_eight_devices_give_what_one_gives_without_gathering():
-    flags = "--xla_cpu_collective_call_terminate_timeout_seconds=20"
-    environment = {**os.environ, "NPROC": "32", "XLA_FLAGS": flags}
-    run = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
-    assert run.stdout.strip() == "the same", run.stderr
+    names = ["xla"] if matrix.WITHOUT_TRITON else matrix.ON_CPU
+    assert run("cpu") == [f"checked {o} {name}" for o in matrix.FAMILIES for name in names]
+
+
+@pytest.mark.skipif(matrix.WITHOUT_TRITON, reason="needs Triton, which is for Linux only")
+@pytest.mark.skipif(missing_for_offline() is not None, reason=str(missing_for_offline()))
+def test_eight_gpus_launch_kernels_on_their_own_rows():
+    assert run("cuda") == [f"checked {operation} triton" for operation in matrix.FAMILIES]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    "cell", matrix.cells(lambda operation, _: [sharded.case(operation)], on_gpu=True)
+)
+def test_the_gpus_at_hand_give_what_one_gives(cell):
+    count = max(n for n in (1, 2, 4, 8) if n <= len(jax.devices()))
+    axes = (jax.sharding.AxisType.Auto,)
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:count]), ("data",), axis_types=axes)
+    sharded.check_values(cell, mesh)

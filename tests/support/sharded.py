@@ -1,0 +1,155 @@
+"""An operation over several devices against one: run by tests/kernels/test_sharding.py.
+
+``python sharded.py cpu`` computes on 8 simulated devices; ``python sharded.py cuda`` compiles for 8
+GPUs that need not be there, and reads the program. Both print "checked ..." for each operation.
+"""
+
+import math
+import os
+import re
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import kernel_matrix as matrix
+import numpy as np
+
+from kernels import launch, offline, problems
+from kernels.architectures import find_architecture
+
+DEVICES = 8
+MOVES = ("all-gather", "all-to-all", "collective-permute", "reduce-scatter", "all-reduce")
+_ALL_REDUCE = re.compile(r"= (.*) all-reduce(?:-start)?\(")
+_SHAPE = re.compile(r"\w+\[([\d,]*)\]")
+_LAUNCH = re.compile(r'= (.*?) custom-call\(.*custom_call_target="triton_kernel_call"')
+
+
+def case(operation: str) -> matrix.Case:
+    """One with rows for every device."""
+    return matrix.Case(operation, "sharded", matrix.FAMILIES[operation].sharded, "float32")
+
+
+def programs(cell: matrix.Cell, function: Callable | None = None) -> dict[str, Callable]:
+    """The value, and the value with every gradient, as functions of all operands."""
+    function = function or cell.ours
+    return {
+        "value": lambda *operands: {"value": function(*operands)},
+        "gradients": matrix.reverse(function, cell.problem),
+    }
+
+
+def specs(cell: matrix.Cell) -> tuple[jax.P, ...]:
+    """Rows are cut; what serves all rows is on every device."""
+    rows = cell.problem.per_row
+    return tuple(jax.P("data") if name in rows else jax.P() for name in cell.problem.operands)
+
+
+def automatic(cell: matrix.Cell, what: str, mesh: jax.sharding.Mesh) -> Any:
+    """The program, cut by the partitioner from the shardings of its operands alone."""
+    shardings = [jax.NamedSharding(mesh, spec) for spec in specs(cell)]
+    return jax.jit(programs(cell)[what], in_shardings=shardings)
+
+
+def mapped(cell: matrix.Cell, what: str, mesh: jax.sharding.Mesh) -> Any:
+    """The program around ``shard_map`` of the operation."""
+    function = jax.shard_map(cell.ours, mesh=mesh, in_specs=specs(cell), out_specs=jax.P("data"))
+    return jax.jit(programs(cell, function)[what])
+
+
+def check_values(cell: matrix.Cell, mesh: jax.sharding.Mesh, *, cut: bool = True) -> None:
+    """Several devices give what one gives, up to the order of a sum.
+
+    Args:
+        cell: what to compute.
+        mesh: with the axis "data".
+        cut: whether automatic sharding is checked too.
+    """
+    operands = [np.asarray(operand) for operand in cell.problem.operands.values()]
+    alone = jax.jit(programs(cell)["gradients"])(*operands)
+    for way in (automatic, mapped) if cut else (mapped,):
+        found = jax.block_until_ready(way(cell, "gradients", mesh)(*operands))
+        for name, array in alone.items():
+            error = problems.error(found[name], np.asarray(array, np.float64))
+            assert error < 2e-6, f"{way.__name__}: {name} differs by {error:.1e}"
+
+
+def check_moves(cell: matrix.Cell, what: str, hlo: str) -> None:
+    """No device waits for another's rows; only gradients of shared operands are summed."""
+    shared = {
+        name: operand.size
+        for name, operand in cell.problem.operands.items()
+        if name in cell.problem.differentiable and name not in cell.problem.per_row
+    }
+    allowed = ("all-reduce",) if what == "gradients" and shared else ()
+    moves = {move for move in MOVES if re.search(rf"= .*\b{move}(-start)?\(", hlo)}
+    assert moves == {*allowed}, f"{what}: {sorted(moves)}, where {allowed} is expected\n{hlo}"
+    summed = sum(elements(result) for result in _ALL_REDUCE.findall(hlo))
+    expected = sum(shared.values()) if allowed else 0
+    assert summed == expected, f"{what}: {summed} numbers are summed, not {expected} of {shared}"
+
+
+def elements(shapes: str) -> int:
+    """How many numbers arrays of these shapes have."""
+    return sum(math.prod(int(n) for n in dims.split(",") if n) for dims in _SHAPE.findall(shapes))
+
+
+def on_cpu() -> None:
+    """Compute on simulated devices."""
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_num_cpu_devices", DEVICES)
+    mesh = jax.make_mesh((DEVICES,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    for operation in matrix.FAMILIES:
+        for implementation in ("xla",) if matrix.WITHOUT_TRITON else matrix.ON_CPU:
+            cell = matrix.Cell(case(operation), implementation)
+            # The interpreter is a callback, which is not cut; under shard_map it need not be.
+            cut = implementation != "triton"
+            check_values(cell, mesh, cut=cut)
+            for what in programs(cell) if cut else ():
+                lowered = automatic(cell, what, mesh).lower(*cell.problem.operands.values())
+                check_moves(cell, what, lowered.compile().as_text())
+            print("checked", operation, implementation, flush=True)
+
+
+def for_cuda() -> None:
+    """Compile for GPUs; the program is read, not run."""
+    os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"
+    jax.config.update("jax_platforms", "cpu")
+    sys.path.append(str(launch.CUDA_PLUGIN))
+    import jaxlib.gpu_triton  # noqa: F401, registers the call with XLA
+    from jax.experimental import topologies
+
+    device = find_architecture("sm_90")
+    topology = topologies.get_topology_desc(
+        platform="cuda", topology=f"1x{DEVICES}x1", target_config=offline._describe(device)
+    )
+    axes = (jax.sharding.AxisType.Auto,)
+    mesh = jax.sharding.Mesh(np.array(topology.devices), ("data",), axis_types=axes)
+    alone = jax.sharding.Mesh(np.array(topology.devices[:1]), ("data",), axis_types=axes)
+
+    def compiled(cell, way, what, mesh):
+        kinds = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in cell.problem.operands.values()]
+        with launch.compute_capability(device.number):
+            traced = way(cell, what, mesh).trace(*kinds)
+            return traced.lower(lowering_platforms=("cuda",)).compile().as_text()
+
+    for operation in matrix.FAMILIES:
+        cell = matrix.Cell(case(operation), "triton")
+        whole = launched(compiled(cell, automatic, "gradients", alone))
+        assert whole, "no kernel is launched"
+        check_moves(cell, "value", compiled(cell, automatic, "value", mesh))
+        for way in (automatic, mapped):
+            hlo = compiled(cell, way, "gradients", mesh)
+            check_moves(cell, "gradients", hlo)
+            cut = [DEVICES * part for part in launched(hlo)]
+            assert cut == whole, f"{way.__name__}: each of {DEVICES} devices computes {cut} / 8"
+        print("checked", operation, "triton", flush=True)
+
+
+def launched(hlo: str) -> list[int]:
+    """How many numbers each kernel gives, on one device."""
+    return sorted(elements(results) for results in _LAUNCH.findall(hlo))
+
+
+if __name__ == "__main__":
+    {"cpu": on_cpu, "cuda": for_cuda}[sys.argv[1]]()
