@@ -1,0 +1,36 @@
+"""The committed static report is what this tree compiles to, and nothing in it must not ship."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import kernels
+from kernels import static_report
+from kernels.architectures import ARCHITECTURES
+
+triton = pytest.importorskip("triton", reason="needs Triton, which is for Linux only")
+
+REPORT = Path(kernels.__file__).parent / "results" / "static_report.json"
+MADE_WITH = json.loads(REPORT.read_text())["triton"]
+
+
+@pytest.mark.skipif(triton.__version__ != MADE_WITH, reason=f"made with triton {MADE_WITH}")
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_the_committed_report_is_what_this_tree_compiles_to(arch: str, capsys) -> None:
+    status = static_report.main(["--check", str(REPORT), "--arch", arch])
+    assert status == 0, capsys.readouterr()
+
+
+def test_the_table_is_made_from_the_same_findings() -> None:
+    report = json.loads(REPORT.read_text())
+    table = REPORT.with_suffix(".md").read_text()
+    rows = [line for line in table.splitlines() if line.startswith(tuple(_names(report)))]
+    assert len(rows) == len(report["kernels"])
+    for row, line in zip(report["kernels"], rows, strict=True):
+        assert f"| {row['registers']} |" in line
+    assert not any(row["faults"] for row in report["kernels"])
+
+
+def _names(report):
+    return {f"| {row['family']} {row['variant']} |" for row in report["kernels"]}
