@@ -1,0 +1,422 @@
+"""CTC prefix beam search: the likeliest labellings rather than the likeliest paths.
+
+A prefix is the labels that a path has collapsed to so far. The search keeps the likeliest prefixes,
+each with the probability of all kept paths to it, those that end in blank and those that end in its
+last label apart, since a repeated label is a new one only after a blank.
+
+Prefixes are nodes of a tree, and a prefix has one node as long as any kept prefix needs it: a path
+that comes to a prefix which was dropped and is an ancestor of a kept one finds its node again. Two
+prefixes are therefore equal if their nodes are, and merging is exact; nothing is hashed.
+
+Axes: B batch, T frames, K classes (the blank among them), W prefixes kept, P classes extended with,
+N most labels, S states of an automaton.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from research.errors import ConfigError
+
+_NO_NODE = -1
+
+
+class LabelAutomaton(NamedTuple):
+    """Scores of label sequences that are added to their log-probabilities: shallow fusion.
+
+    A sequence starts in state 0; label k in state s adds ``scores[s, k]`` and leads to
+    ``next_states[s, k]``. Any n-gram model over the labels is of this form, weighted and with what
+    is added for each label put into the scores. -inf forbids a label. The column of the blank is
+    not used. Example: bigrams have the label itself as the next state, state 0 being the start.
+
+    Attributes:
+        scores: (S, K), nats.
+        next_states: (S, K), in [0, S).
+    """
+
+    scores: Float[Array, "S K"]
+    next_states: Int[Array, "S K"]
+
+
+class BeamState(NamedTuple):
+    """The prefixes kept, best first, after the frames seen so far; what streaming carries on.
+
+    Attributes:
+        labels: int32 (B, W, N), the blank after the last label.
+        counts: labels of each prefix, int32 (B, W).
+        blank: log-probability of the paths to each that end in blank, less ``offset``, (B, W).
+        label: of those that end in the prefix's last label, (B, W).
+        fusion: score of each in the automaton, (B, W); zeros without one.
+        states: state of each in the automaton, int32 (B, W).
+        offset: (B,). Apart from the rest, which stays small, so that long inputs lose no digits.
+    """
+
+    labels: Int[Array, "B W N"]
+    counts: Int[Array, "B W"]
+    blank: Float[Array, "B W"]
+    label: Float[Array, "B W"]
+    fusion: Float[Array, "B W"]
+    states: Int[Array, "B W"]
+    offset: Float[Array, "B"]
+
+    @property
+    def log_probs(self) -> Float[Array, "B W"]:
+        """Log p(labels are the labelling | logits), of the kept paths; -inf in unused places."""
+        return jnp.logaddexp(self.blank, self.label) + self.offset[:, None]
+
+    @property
+    def scores(self) -> Float[Array, "B W"]:
+        """What the prefixes are ranked by: log-probability plus score in the automaton."""
+        return self.log_probs + self.fusion
+
+
+def begin_beam_search(
+    batch: int, *, width: int = 16, max_labels: int, blank_id: int = 0, dtype=jnp.float32
+) -> BeamState:
+    """The state before any frame: the empty prefix, with probability one.
+
+    Args:
+        batch: how many sequences.
+        width: how many prefixes to keep of each.
+        max_labels: longest labelling that is looked for. Prefixes of that length are not extended.
+        blank_id: the class that stands for no label.
+        dtype: of the scores, float32 or float64.
+
+    Returns:
+        The state for ``continue_beam_search``.
+
+    Raises:
+        ConfigError: a width under 1 or negative ``max_labels``.
+    """
+    if width < 1 or max_labels < 0:
+        raise ConfigError(
+            f"width must be at least 1 and max_labels at least 0; received {width}, {max_labels}."
+        )
+    first = jnp.arange(width)[None, :] == 0
+    empty = jnp.broadcast_to(jnp.where(first, 0.0, -jnp.inf).astype(dtype), (batch, width))
+    return BeamState(
+        labels=jnp.full((batch, width, max_labels), blank_id, jnp.int32),
+        counts=jnp.zeros((batch, width), jnp.int32),
+        blank=empty,
+        label=jnp.full_like(empty, -jnp.inf),
+        fusion=jnp.zeros_like(empty),
+        states=jnp.zeros((batch, width), jnp.int32),
+        offset=jnp.zeros(batch, dtype),
+    )
+
+
+def beam_search(
+    logits: Float[Array, "B T K"],
+    lengths: Int[Array, " B"],
+    *,
+    width: int = 16,
+    max_labels: int | None = None,
+    top_classes: int | None = None,
+    automaton: LabelAutomaton | None = None,
+    blank_id: int = 0,
+) -> BeamState:
+    """The likeliest labellings of each sequence, by CTC prefix beam search.
+
+    Where ``width`` is at least the number of possible labellings, the log-probabilities are exact
+    and the first labelling is the best. Otherwise each is a lower bound, of the kept paths. Ties go
+    to the prefix that was ahead before, then to the lower class.
+
+    Args:
+        logits: unnormalised log probabilities, (B, T, K); float32, bfloat16, float16 or float64.
+        lengths: valid frames, (B,); what lies beyond is ignored.
+        width: how many prefixes to keep.
+        max_labels: longest labelling that is looked for; T if not given.
+        top_classes: extend prefixes by so many labels only, the likeliest of each frame; by all if
+            not given. Faster with many classes.
+        automaton: scores to be added to those of the labellings.
+        blank_id: the class that stands for no label.
+
+    Returns:
+        The labellings found, best first; see ``BeamState`` for labels, counts and scores.
+
+    Raises:
+        ConfigError: a width, ``top_classes``, shape or ``blank_id`` that cannot be.
+
+    Example:
+        >>> logits = jnp.log(jnp.array([[[0.6, 0.4], [0.6, 0.4]]]))
+        >>> found = beam_search(logits, jnp.array([2]), width=2)
+        >>> found.labels[0, 0, : found.counts[0, 0]].tolist()  # the best path is two blanks
+        [1]
+        >>> print(f"{jnp.exp(found.log_probs[0, 0]):.2f}")  # 0.4 + 0.6 * 0.4
+        0.64
+
+    Sources: Graves, "Supervised sequence labelling with recurrent neural networks", 2012, section
+    7.5.3; Hannun et al., "First-pass large vocabulary continuous speech recognition using
+    bi-directional recurrent DNNs", 2014.
+    """
+    batch, frames = _check(logits, lengths)
+    state = begin_beam_search(
+        batch,
+        width=width,
+        max_labels=frames if max_labels is None else max_labels,
+        blank_id=blank_id,
+        dtype=jnp.float64 if logits.dtype == jnp.float64 else jnp.float32,
+    )
+    return continue_beam_search(
+        state, logits, lengths, top_classes=top_classes, automaton=automaton, blank_id=blank_id
+    )
+
+
+def continue_beam_search(
+    state: BeamState,
+    logits: Float[Array, "B T K"],
+    lengths: Int[Array, " B"],
+    *,
+    top_classes: int | None = None,
+    automaton: LabelAutomaton | None = None,
+    blank_id: int = 0,
+) -> BeamState:
+    """Go on with the frames of a chunk; chunk by chunk gives what the whole gives.
+
+    Args:
+        state: from ``begin_beam_search`` or the chunk before.
+        logits: the next frames, (B, T, K).
+        lengths: how many of them are valid, (B,); 0 where a sequence has ended.
+        top_classes: as in ``beam_search``; the same for every chunk.
+        automaton: as in ``beam_search``; the same for every chunk.
+        blank_id: the class that stands for no label.
+
+    Returns:
+        The state after them.
+
+    Raises:
+        ConfigError: as ``beam_search``.
+
+    Example:
+        >>> state = begin_beam_search(1, width=2, max_labels=5)
+        >>> for frame in (0.4, 0.4):
+        ...     chunk = jnp.log(jnp.array([[[1 - frame, frame]]]))
+        ...     state = continue_beam_search(state, chunk, jnp.array([1]))
+        >>> print(f"{jnp.exp(state.log_probs[0, 0]):.2f}")
+        0.64
+    """
+    batch, _ = _check(logits, lengths)
+    classes = logits.shape[2]
+    if not 0 <= blank_id < classes:
+        raise ConfigError(f"blank_id must lie in 0..{classes - 1}; received {blank_id}.")
+    if len(state.offset) != batch:
+        raise ConfigError(
+            f"logits must have as many rows as the state, {len(state.offset)}; received {batch}."
+        )
+    if top_classes is not None and top_classes < 1:
+        raise ConfigError(f"top_classes must be at least 1; received {top_classes}.")
+    if automaton is not None and not automaton.scores.shape == automaton.next_states.shape == (
+        automaton.scores.shape[0],
+        classes,
+    ):
+        raise ConfigError(
+            f"the automaton's scores and next_states must be (states, {classes}); received "
+            f"{automaton.scores.shape} and {automaton.next_states.shape}."
+        )
+    extended = classes if top_classes is None else min(top_classes, classes)
+    return _continue(state, logits, lengths, automaton, extended=extended, blank_id=blank_id)
+
+
+def _check(logits, lengths) -> tuple[int, int]:
+    if logits.ndim != 3 or lengths.shape != logits.shape[:1]:
+        raise ConfigError(
+            "beam search takes logits (B, T, K) and lengths (B,); received "
+            f"{logits.shape} and {lengths.shape}."
+        )
+    return logits.shape[0], logits.shape[1]
+
+
+@functools.partial(jax.jit, static_argnames=("extended", "blank_id"))
+def _continue(state, logits, lengths, automaton, *, extended: int, blank_id: int) -> BeamState:
+    def one(state, logits_TK, length):
+        log_probs_TK = jax.nn.log_softmax(logits_TK.astype(state.blank.dtype))
+        return _search(state, log_probs_TK, length, automaton, extended, blank_id)
+
+    return jax.vmap(one)(state, logits, lengths)
+
+
+class _Tree(NamedTuple):
+    """Prefixes as nodes; node 0 is the empty one, its own parent."""
+
+    parents: Array
+    labels: Array
+
+
+class _Beam(NamedTuple):
+    """The kept prefixes while the frames of a chunk go by; the arrays are (W,)."""
+
+    nodes: Array
+    counts: Array
+    last: Array
+    blank: Array
+    label: Array
+    fusion: Array
+    states: Array
+    offset: Array
+
+
+def _search(state, log_probs_TK, length, automaton, extended, blank_id):
+    """One sequence: the tree of the chunk, its frames, and labels again."""
+    frames, width, most = len(log_probs_TK), *state.labels.shape
+    tree, nodes = _plant(state.labels, state.counts, frames * width)
+    beam = _Beam(nodes, state.counts, tree.labels[nodes], *state[2:])
+    free = tree.labels.shape[0] - frames * width
+    # What prefixes are extended with in each frame, likeliest first or, if all, in their order.
+    if extended < log_probs_TK.shape[1]:
+        labels_only_TK = log_probs_TK.at[:, blank_id].set(-jnp.inf)
+        extensions_TP = jax.lax.top_k(labels_only_TK, extended)[1].astype(jnp.int32)
+    else:
+        every = jnp.arange(extended, dtype=jnp.int32)
+        extensions_TP = jnp.broadcast_to(every, (frames, extended))
+
+    def step(carry, t):
+        tree, beam = carry
+        new = free + t * width + jnp.arange(width, dtype=jnp.int32)
+        moved, parents = _advance(
+            tree, beam, log_probs_TK[t], extensions_TP[t], new, most, automaton, blank_id
+        )
+        beam = jax.tree.map(lambda after, before: jnp.where(t < length, after, before), moved, beam)
+        # After the end of a sequence nothing refers to what is written.
+        start = (free + t * width,)
+        return (
+            _Tree(
+                jax.lax.dynamic_update_slice(tree.parents, parents, start),
+                jax.lax.dynamic_update_slice(tree.labels, moved.last, start),
+            ),
+            beam,
+        ), None
+
+    (tree, beam), _ = jax.lax.scan(step, (tree, beam), jnp.arange(frames, dtype=jnp.int32))
+    used = jnp.logaddexp(beam.blank, beam.label) > -jnp.inf
+    beam = beam._replace(counts=jnp.where(used, beam.counts, 0))
+    labels = _read(tree, beam, most, blank_id)
+    return BeamState(labels, beam.counts, *beam[3:])
+
+
+def _advance(tree, beam, log_probs_K, extensions_P, new, most, automaton, blank_id):
+    """The beam after one frame, and the parents of the nodes ``new`` that it may use."""
+    width = len(beam.nodes)
+    total = jnp.logaddexp(beam.blank, beam.label)
+    kept = total > -jnp.inf
+    child, child_label = _children(tree, beam, kept)  # (W, W)
+
+    # Every prefix may stay what it is, by a blank or by its last label again.
+    stay_blank = total + log_probs_K[blank_id]
+    stay_label = jnp.where(beam.counts > 0, beam.label + log_probs_K[beam.last], -jnp.inf)
+    # Prefix i with the last label of prefix j is prefix j, if j is a child of i.
+    repeats = beam.last[None, :] == beam.last[:, None]
+    before = jnp.where(repeats & (beam.counts > 0)[:, None], beam.blank[:, None], total[:, None])
+    is_child = child == beam.nodes[None, :]
+    arriving = jnp.where(is_child, before + log_probs_K[beam.last][None, :], -jnp.inf)
+    stay_label = jnp.logaddexp(stay_label, jnp.max(arriving, axis=0))  # there is one parent at most
+
+    # Or be extended, unless that has been counted just now.
+    again = (extensions_P[None, :] == beam.last[:, None]) & (beam.counts > 0)[:, None]
+    extend = jnp.where(again, beam.blank[:, None], total[:, None])
+    extend = extend + log_probs_K[extensions_P][None, :]
+    counted = jnp.any(
+        is_child[:, :, None] & (beam.last[None, :, None] == extensions_P[None, None, :]), axis=1
+    )
+    allowed = (extensions_P != blank_id)[None, :] & (beam.counts < most)[:, None] & ~counted
+    extend = jnp.where(allowed, extend, -jnp.inf)
+
+    ranked_stay, ranked_extend = jnp.logaddexp(stay_blank, stay_label), extend
+    if automaton is not None:
+        added = automaton.scores[beam.states[:, None], extensions_P[None, :]].astype(total.dtype)
+        ranked_stay = ranked_stay + beam.fusion
+        ranked_extend = extend + beam.fusion[:, None] + added
+    candidates = jnp.concatenate([ranked_stay, ranked_extend.reshape(-1)])
+    rank, chosen = jax.lax.top_k(candidates, width)
+    stays = chosen < width
+    source = jnp.where(stays, chosen, (chosen - width) // len(extensions_P))
+    extension = jnp.maximum(chosen - width, 0)
+    by = extensions_P[extension % len(extensions_P)]
+
+    # The node that the extended prefix has already, if it is an ancestor of a kept one.
+    known = jnp.max(jnp.where(child_label[source] == by[:, None], child[source], _NO_NODE), axis=1)
+    nodes = jnp.where(known == _NO_NODE, new, known)
+    fusion, states = beam.fusion[source], beam.states[source]
+    if automaton is not None:
+        states_by = automaton.next_states[states, by].astype(states.dtype)
+        fusion = jnp.where(stays, fusion, fusion + added.reshape(-1)[extension])
+        states = jnp.where(stays, states, states_by)
+    # A candidate that is forbidden is no prefix, whatever its acoustic probability.
+    possible = rank > -jnp.inf
+    blank = jnp.where(stays & possible, stay_blank[source], -jnp.inf)
+    label = jnp.where(stays, stay_label[source], extend.reshape(-1)[extension])
+    label = jnp.where(possible, label, -jnp.inf)
+    best = jnp.max(jnp.logaddexp(blank, label))
+    best = jnp.where(jnp.isfinite(best), best, 0.0)
+    moved = _Beam(
+        nodes=jnp.where(stays, beam.nodes[source], nodes),
+        counts=beam.counts[source] + jnp.where(stays, 0, 1),
+        last=jnp.where(stays, beam.last[source], by),
+        blank=blank - best,
+        label=label - best,
+        fusion=fusion,
+        states=states,
+        offset=beam.offset + best,
+    )
+    return moved, beam.nodes[source]
+
+
+def _children(tree, beam, kept):
+    """For kept prefixes i and j: if i begins j, the node with one label more that does, its label.
+
+    Found by climbing from all j at once, as far as the shortest prefix.
+    """
+    width = len(beam.nodes)
+    shortest = jnp.min(jnp.where(kept, beam.counts, jnp.iinfo(jnp.int32).max))
+
+    def above(carry):
+        return jnp.any(kept & (carry[1] > shortest))
+
+    def climb(carry):
+        climbed, counts, child, label = carry
+        parents = tree.parents[climbed]
+        found = (parents[None, :] == beam.nodes[:, None]) & (counts > 0)[None, :]
+        found = found & kept[None, :] & kept[:, None]
+        child = jnp.where(found, climbed[None, :], child)
+        label = jnp.where(found, tree.labels[climbed][None, :], label)
+        return parents, counts - 1, child, label
+
+    none = jnp.full((width, width), _NO_NODE, jnp.int32)
+    _, _, child, label = jax.lax.while_loop(above, climb, (beam.nodes, beam.counts, none, none))
+    return child, label
+
+
+def _plant(labels_WN, counts_W, room):
+    """A tree of these prefixes with room for more nodes, and the node of each."""
+    width, most = labels_WN.shape
+    # Prefix j has with prefix i so many labels in common; equal beginnings are the nodes of the
+    # first prefix that has them. Node 1 + i N + n has the labels of prefix i up to its n-th.
+    same = labels_WN[:, None, :] == labels_WN[None, :, :]
+    inside = jnp.arange(most)[None, :] < counts_W[:, None]
+    same = same & inside[:, None, :] & inside[None, :, :]
+    common = jnp.cumprod(same, axis=2, dtype=jnp.int32).astype(bool)
+    first = jnp.argmax(common, axis=0)  # (W, N): of those with the same first n labels
+    numbers = 1 + first * most + jnp.arange(most)[None, :]
+    numbers = jnp.concatenate([jnp.zeros((width, 1), numbers.dtype), numbers], axis=1)
+    numbers = numbers.astype(jnp.int32)
+    root = jnp.zeros(1, jnp.int32)
+    rest = jnp.zeros(room, jnp.int32)
+    tree = _Tree(
+        jnp.concatenate([root, numbers[:, :-1].reshape(-1), rest]),
+        jnp.concatenate([root, labels_WN.reshape(-1), rest]),
+    )
+    return tree, jnp.take_along_axis(numbers, counts_W[:, None], axis=1)[:, 0]
+
+
+def _read(tree, beam, most, blank_id):
+    """The labels of the kept prefixes, (W, N)."""
+
+    def step(nodes, n):
+        inside = n < beam.counts
+        label = jnp.where(inside, tree.labels[nodes], blank_id)
+        return jnp.where(inside, tree.parents[nodes], nodes), label
+
+    _, labels_NW = jax.lax.scan(step, beam.nodes, jnp.arange(most, dtype=jnp.int32), reverse=True)
+    return labels_NW.T.astype(jnp.int32)
