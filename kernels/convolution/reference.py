@@ -23,7 +23,11 @@ def padding_frames(padding: Any, reach: int) -> tuple[int, int]:
     Raises:
         ValueError: neither a name nor two integers from 0 on.
     """
-    named = {"SAME": (reach // 2, reach - reach // 2), "CAUSAL": (reach, 0), "VALID": (0, 0)}
+    named: dict[Any, Any] = {
+        "SAME": (reach // 2, reach - reach // 2),
+        "CAUSAL": (reach, 0),
+        "VALID": (0, 0),
+    }
     try:
         left, right = map(operator.index, named.get(padding, padding))
     except (TypeError, ValueError):

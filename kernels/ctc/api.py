@@ -8,6 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, Num
 
 from kernels.dispatch import Operation
@@ -206,7 +207,7 @@ def _is_wrong(labels, classes, blank_id):
 def _concrete(*arrays):
     """The arrays in NumPy, or None where one is traced or partly on another host."""
     if any(
-        isinstance(array, jax.core.Tracer) or not getattr(array, "is_fully_addressable", True)
+        isinstance(array, Tracer) or not getattr(array, "is_fully_addressable", True)
         for array in arrays
     ):
         return None
