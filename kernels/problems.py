@@ -7,6 +7,7 @@ Each family lists its shapes in ``tuning.SHAPES`` and turns one into a ``Problem
 import functools
 import importlib
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,28 +128,33 @@ def exact(problem: Problem) -> tuple[np.ndarray, ...]:
     Returns:
         The value, then the gradient of each differentiable operand.
     """
-    with jax.enable_x64(True), jax.default_device(jax.devices("cpu")[0]):
-        operands = {name: _widened(value) for name, value in problem.operands.items()}
-        rows = next(len(operands[name]) for name in problem.per_row)
+    operands = {name: _widened(value) for name, value in problem.operands.items()}
+    rows = next(len(operands[name]) for name in problem.per_row)
+    shape = jax.eval_shape(problem.plain(), *problem.arguments).shape
+    direction = np.asarray(cotangent(shape, jnp.dtype(problem.dtype)), np.float64)
 
-        @jax.jit
-        def row(one, direction):
-            fixed = {k: v for k, v in one.items() if k not in problem.differentiable}
+    def of_row(one, direction):
+        fixed = {k: v for k, v in one.items() if k not in problem.differentiable}
 
-            def definition(*arguments):
-                given = dict(zip(problem.differentiable, arguments, strict=True))
-                return problem.definition(**given, **fixed, **problem.options)
+        def definition(*arguments):
+            given = dict(zip(problem.differentiable, arguments, strict=True))
+            return problem.definition(**given, **fixed, **problem.options)
 
-            arguments = tuple(one[name] for name in problem.differentiable)
-            return gradients(definition)(arguments, direction)
+        arguments = tuple(one[name] for name in problem.differentiable)
+        return gradients(definition)(arguments, direction)
 
-        def one(i):
-            return {k: v[i : i + 1] if k in problem.per_row else v for k, v in operands.items()}
+    compiled = jax.jit(of_row)
 
-        shape = jax.eval_shape(problem.plain(), *problem.arguments).shape
-        direction = np.asarray(cotangent(shape, jnp.dtype(problem.dtype)), np.float64)
-        found = [row(one(i), jnp.asarray(direction[i : i + 1])) for i in range(rows)]
-        parts = [[np.asarray(part) for part in parts] for parts in zip(*found, strict=True)]
+    def row(i):
+        one = {k: v[i : i + 1] if k in problem.per_row else v for k, v in operands.items()}
+        # Both settings are a thread's own.
+        with jax.enable_x64(True), jax.default_device(jax.devices("cpu")[0]):
+            return [np.asarray(part) for part in compiled(one, direction[i : i + 1])]
+
+    # The first compiles for all. Much of a definition runs on one core.
+    with ThreadPoolExecutor() as pool:
+        found = [row(0), *pool.map(row, range(1, rows))]
+    parts = list(zip(*found, strict=True))
     value, *slopes = parts
     joined = [
         np.concatenate(part) if name in problem.per_row else np.sum(part, 0)
@@ -157,10 +163,10 @@ def exact(problem: Problem) -> tuple[np.ndarray, ...]:
     return np.concatenate(value), *joined
 
 
-def _widened(value: Any) -> jax.Array:
+def _widened(value: Any) -> np.ndarray:
     array = np.asarray(value)
     floating = jnp.issubdtype(array.dtype, jnp.floating)
-    return jnp.asarray(array.astype(np.float64) if floating else array)
+    return array.astype(np.float64) if floating else array
 
 
 def error(found: Any, true: np.ndarray) -> float:

@@ -47,10 +47,11 @@ def _slope(z, ACTIVATION: tl.constexpr):
         slope = tl.where(z > 0.0, 1.0, 0.0)
     elif ACTIVATION == "silu":
         s = tl.sigmoid(z)
-        slope = s * (1.0 + z * (1.0 - s))
+        slope = s * (1.0 + z * tl.sigmoid(-z))  # not 1 - s, which cancels where s is near one
     else:
-        s = tl.sigmoid(1.5957691216057308 * (z + 0.044715 * z * z * z))
-        slope = s + z * s * (1.0 - s) * (1.5957691216057308 + 0.2140644488178007 * z * z)
+        a = 1.5957691216057308 * (z + 0.044715 * z * z * z)
+        s = tl.sigmoid(a)
+        slope = s + z * s * tl.sigmoid(-a) * (1.5957691216057308 + 0.2140644488178007 * z * z)
     return slope
 
 
