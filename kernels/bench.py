@@ -29,14 +29,17 @@ from rich.console import Console
 from rich.table import Table
 
 from kernels import contestants, peers, problems
-from kernels.bench_report import FORMAT, Record, RecordError, append_records, read_records, show
-from kernels.contestants import Absent, Contestant, Truth
-from kernels.machine import (
-    describe_machine,
-    device_slug,
-    measure_ceilings,
-    seconds_of_others,
+from kernels.bench_report import (
+    FORMAT,
+    Record,
+    RecordError,
+    append_records,
+    read_records,
+    show,
+    to_markdown,
 )
+from kernels.contestants import Absent, Contestant, Truth
+from kernels.machine import describe_machine, device_slug, measure_ceilings, seconds_of_others
 from kernels.problems import Cost, Problem
 from kernels.timing import (
     Budget,
@@ -326,6 +329,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add("--out", type=Path, metavar="FILE.jsonl", help="add the records to this file")
     add("--figure", type=Path, metavar="FILE.png", help="draw the roofline")
+    add("--markdown", type=Path, metavar="FILE.md", help="write the times and ratios as a table")
     add("--from", dest="source", type=Path, metavar="FILE.jsonl", help="measure nothing, show this")
     add("--list", action="store_true", help="show operations, shapes and peers")
     return parser.parse_args(arguments)
@@ -357,6 +361,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from kernels.bench_figure import write_figure
 
             write_figure(records, _named(options.figure, records[0]["device"]))
+        if options.markdown:
+            path = _named(options.markdown, records[0]["device"])
+            path.write_text(to_markdown(records), encoding="utf-8")
     except (RequestError, RecordError, ClockError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

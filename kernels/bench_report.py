@@ -235,6 +235,39 @@ def header(records: Sequence[Record]) -> list[str]:
     return lines
 
 
+def to_markdown(records: Sequence[Record]) -> str:
+    """The records of a file as one table: times of ours, and how many times as long peers took.
+
+    Returns:
+        Markdown, with a newline at the end.
+    """
+    rows: dict[tuple, dict[str, Record]] = {}
+    for group, members in groups(records).items():
+        for record in members:
+            rows.setdefault((*group, record["shape"]), {})[record["contestant"]] = record
+    peers = list(dict.fromkeys(r["contestant"] for r in records if not r["ours"]))
+    columns = ["operation, shape", "dtype", "pass", "ours", *(f"{peer}, × ours" for peer in peers)]
+    lines = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
+    for (operation, dtype, which, _, _, shape), found in rows.items():
+        ours = next((r for r in found.values() if r["contestant"] == r.get("relative_to")), None)
+        texts = [f"{operation}, {shape}", dtype, PASSES[which], _time(ours)]
+        texts += [_times_ours(found.get(peer)) for peer in peers]
+        lines.append(f"| {' | '.join(texts)} |")
+    devices = dict.fromkeys(f"{r['device']}, {r['clock']} clock" for r in records)
+    return "\n".join([*devices, "", *lines]) + "\n"
+
+
+def _time(record: Record | None) -> str:
+    timed = record is not None and record["status"] == "timed"
+    return f"{record['contestant']} {duration(record['seconds'])}" if record and timed else "–"
+
+
+def _times_ours(record: Record | None) -> str:
+    if record is None or record["status"] != "timed" or record["ratio"] is None:
+        return "–" if record is None else record["status"]
+    return _ratio(record)
+
+
 def show(records: Sequence[Record], console: Console) -> None:
     """Print a table for each operation, dtype, pass, device and clock."""
     for group, members in groups(records).items():
