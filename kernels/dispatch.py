@@ -166,7 +166,11 @@ class Operation:
             "implementation=None picks one that can."
         )
 
-    # ------------------------------------------------------------------ The three computations
+    def is_forward_mode(self, primitive: Primitive) -> bool:
+        """Whether it computes tangents, which is always XLA's work."""
+        return primitive is self._tangent_p
+
+    # ------------------------------------------------------------------ The computations
 
     def _implementation(self, platform: str, call: Call, operands: Sequence[Any]):
         """The one that runs on a platform; ``""`` is for shapes alone."""

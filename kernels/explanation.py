@@ -1,12 +1,12 @@
 """Which implementation of each operation a program would run, and why."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 
-from kernels.dispatch import IMPLEMENTATIONS, Call, Operation, operations_by_primitive
+from kernels.dispatch import IMPLEMENTATIONS, operations_by_primitive
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,7 @@ def explain(operation: Callable, *arguments: Any, **options: Any) -> list[Explan
     platform = {"gpu": "cuda"}.get(jax.default_backend(), jax.default_backend())
     traced = jax.make_jaxpr(lambda *values: operation(*values, **options))(*arguments)
     return [
-        _explanation(
-            operations_by_primitive[equation.primitive],
-            platform,
-            [variable.aval for variable in equation.invars],
-            equation.params["call"],
-        )
+        _explanation(equation, platform)
         for equation in _equations(traced.jaxpr)
         if equation.primitive in operations_by_primitive
     ]
@@ -70,17 +65,23 @@ def _is_jaxpr(value: Any) -> bool:
     return hasattr(value, "eqns")
 
 
-def _explanation(
-    operation: Operation, platform: str, avals: Sequence[Any], call: Call
-) -> Explanation:
+def _explanation(equation: Any, platform: str) -> Explanation:
     """What would run on a platform for operands of these shapes and dtypes."""
-    operands = call.place(avals)
-    chosen = operation.choose(platform, call, operands)
+    operation, call = operations_by_primitive[equation.primitive], equation.params["call"]
+    operands = call.place([variable.aval for variable in equation.invars])
+    forward_mode = operation.is_forward_mode(equation.primitive)
+    chosen = "xla" if forward_mode else operation.choose(platform, call, operands)
     others = {}
     for name in IMPLEMENTATIONS:
-        if name != chosen:
-            reason = operation.refusal(name, platform, call, operands)
-            asked = f"{chosen} was asked for" if call.implementation else f"{chosen} is preferred"
-            others[name] = reason or f"{asked} on {platform}"
+        if name == chosen:
+            continue
+        reason = operation.refusal(name, platform, call, operands)
+        if forward_mode:
+            preference = "forward mode is computed by XLA"
+        elif call.implementation:
+            preference = f"{chosen} was asked for on {platform}"
+        else:
+            preference = f"{chosen} is preferred on {platform}"
+        others[name] = reason or preference
     tuning = operation.load(chosen).tuning(*operands, **dict(call.static))
-    return Explanation(operation.name, platform, chosen, tuning, others)
+    return Explanation(equation.primitive.name, platform, chosen, tuning, others)

@@ -34,6 +34,19 @@ def test_explains_calls_inside_jit_and_scan():
     assert len(kernels.explain(twice, X)) == 2
 
 
+def test_what_a_derivative_runs_is_told_too():
+    def loss(x):
+        return jnp.asarray(kernels.depthwise_conv1d(x, F)).sum()
+
+    forward, backward = kernels.explain(jax.grad(loss), X)
+    assert forward.operation == "depthwise_conv1d"
+    assert backward.operation == "depthwise_conv1d_gradient"
+    found = kernels.explain(lambda x: jax.jvp(loss, (x,), (x,)), X)
+    (tangent,) = [call for call in found if call.operation == "depthwise_conv1d_tangent"]
+    assert tangent.implementation == "xla"
+    assert "forward mode" in tangent.others["triton"] or WITHOUT in tangent.others["triton"]
+
+
 def test_the_tuning_is_told():
     pytest.importorskip("triton", reason="needs Triton, which is for Linux only")
     (found,) = kernels.explain(kernels.depthwise_conv1d, X, F, implementation="triton")
