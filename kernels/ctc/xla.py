@@ -74,56 +74,76 @@ def gradient(operands, saved, cotangents, wanted, *, blank_id):
     (occupancy,), (weight,) = saved, cotangents
     rows, _, classes = logits.shape
     slots = _slots(of_rows(labels, rows), blank_id)
-    x, largest, rest, total = _softmax(logits)
-    is_largest = x == largest[:, :, None]
-    if classes <= slots.shape[1]:
-        found = _sum_slots(occupancy, _one_hot(slots, classes, x.dtype))
-        others = jnp.sum(jnp.where(is_largest, jnp.zeros_like(found), found), 2)
-    else:
-        found = _found_by_gathering(occupancy, slots, classes)
-        at_slots = jnp.take_along_axis(x, slots[:, None, :], 2, mode="clip")
-        small = jnp.where(at_slots == largest[:, :, None], jnp.zeros_like(occupancy), occupancy)
-        others = jnp.sum(small, 2)
-    slope = jnp.exp(x - largest[:, :, None]) / total[:, :, None] - found
-    # Where the softmax is nearly one, that difference of the largest class has few digits left.
-    unique = total - rest < 1.5
-    largest_slope = others - rest / total
-    slope = jnp.where(is_largest & unique[:, :, None], largest_slope[:, :, None], slope)
+    x, largest, total = _softmax(logits)
+    log_probs = (x - largest[:, :, None]) - jnp.log(total)[:, :, None]
+    # The slope of a class of probability near one, which keeps few digits of a difference, is
+    # minus the sum of all others. The barriers keep XLA from storing (B, T, K) terms, which takes
+    # longer than computing them again.
+    terms = jnp.exp(x - lax.optimization_barrier(largest)[:, :, None])
+    rest = jnp.sum(terms - jnp.floor(terms), 2)  # without those of the largest, which are 1
+    unique = lax.optimization_barrier(total - rest < 1.5)
+    is_largest = (x == largest[:, :, None]) & unique[:, :, None]
     counts = (jnp.sum(occupancy, 2) != 0) & (of_rows(valid, rows) != 0)
-    slope = jnp.where(counts[:, :, None], slope * weight[:, None, None], jnp.zeros_like(slope))
+    weight = jnp.where(counts, weight[:, None], jnp.zeros_like(weight)[:, None])[:, :, None]
+    if classes <= slots.shape[1]:
+        hot = _one_hot(slots, classes, x.dtype)
+        found = jnp.einsum("btw,bwk->btk", occupancy, hot, precision="highest")
+        others = _sum_but(is_largest, found) - rest / total
+        slope = jnp.where(is_largest, others[:, :, None], jnp.exp(log_probs) - found)
+        slope = jnp.where(weight != 0, slope * weight, jnp.zeros_like(slope))
+    else:
+        at_slots = jnp.take_along_axis(x, slots[:, None, :], 2, mode="clip")
+        is_top = (at_slots == largest[:, :, None]) & unique[:, :, None]
+        others = _sum_but(is_top, occupancy) - rest / total
+        is_first = (
+            jnp.argmax(slots[:, :, None] == slots[:, None, :], 2)
+            == jnp.arange(slots.shape[1])[None, :]
+        )
+        own = jnp.where(is_first[:, None, :], -others[:, :, None], jnp.zeros_like(occupancy))
+        found = jnp.where(
+            weight != 0, jnp.where(is_top, own, occupancy) * weight, jnp.zeros_like(occupancy)
+        )
+        in_slots = lax.optimization_barrier(jnp.any(is_top, 2))[:, :, None]
+        slope = jnp.where(is_largest & in_slots, jnp.zeros_like(x), jnp.exp(log_probs))
+        slope = jnp.where(weight != 0, slope * weight, jnp.zeros_like(slope))
+        slope = jax.vmap(lambda g, k, terms: g.at[:, k].add(-terms, mode="promise_in_bounds"))(
+            slope, slots, found
+        )
     return (slope.astype(logits.dtype),)
+
+
+def _sum_but(left_out, terms):
+    return jnp.sum(jnp.where(left_out, jnp.zeros_like(terms), terms), 2)
 
 
 # ---------------------------------------------------------------------- Emissions
 
 
 def _softmax(logits):
-    """Logits x, their largest, the sum of e^(x - largest) without the largest ones, and with."""
+    """Logits x, their largest, and the sum of e^(x - largest), in float32 or wider."""
     x = logits.astype(jnp.float64 if logits.dtype == jnp.float64 else jnp.float32)
     largest = jnp.max(x, 2)
     largest = jnp.where(jnp.isneginf(largest), jnp.zeros_like(largest), largest)
-    is_largest = x == largest[:, :, None]
-    terms = jnp.exp(x - largest[:, :, None])
-    rest = jnp.sum(jnp.where(is_largest, jnp.zeros_like(x), terms), 2)
-    return x, largest, rest, rest + jnp.sum(is_largest.astype(x.dtype), 2)
+    return x, largest, jnp.sum(jnp.exp(x - largest[:, :, None]), 2)
 
 
 def _plan(logits, valid, labels, blank_id):
     rows, _, classes = logits.shape
     valid, labels = of_rows(valid, rows) != 0, of_rows(labels, rows)
     slots = _slots(labels, blank_id)
-    x, largest, _, total = _softmax(logits)
+    x, largest, total = _softmax(logits)
     log_total = jnp.log(total)
 
     def encoded(values):
         log_probs = (values - largest[:, :, None]) - log_total[:, :, None]
-        return jnp.where((total > 0)[:, :, None], _encode(log_probs), _scalar(ZERO, x))
+        found = jnp.where((total > 0)[:, :, None], _encode(log_probs), _scalar(ZERO, x))
+        return jnp.where(valid[:, :, None], found, jnp.zeros_like(found))
 
-    if classes <= slots.shape[1]:  # the sum has one term, so it is exact
-        emissions = _spread(encoded(x), _one_hot(slots, classes, x.dtype))
+    if classes <= slots.shape[1]:  # each sum has one term that is not zero, so it is exact
+        hot = _one_hot(slots, classes, x.dtype)
+        emissions = jnp.einsum("btk,bwk->btw", encoded(x), hot, precision="highest")
     else:
         emissions = encoded(jnp.take_along_axis(x, slots[:, None, :], 2, mode="clip"))
-    emissions = jnp.where(valid[:, :, None], emissions, jnp.zeros_like(emissions))
     differs = labels[:, 1:] != labels[:, :-1]
     skips = jnp.pad(differs, ((0, 0), (1, 1)), constant_values=True)[:, : slots.shape[1]]
     broken = valid & ~(jnp.isfinite(total) & jnp.isfinite(largest))
@@ -138,25 +158,6 @@ def _one_hot(slots, classes, dtype):
     return (slots[:, :, None] == jnp.arange(classes, dtype=slots.dtype)[None, None, :]).astype(
         dtype
     )
-
-
-def _spread(by_class, hot):
-    return jnp.einsum("btk,bwk->btw", by_class, hot, precision="highest")
-
-
-def _sum_slots(by_slot, hot):
-    return jnp.einsum("btw,bwk->btk", by_slot, hot, precision="highest")
-
-
-def _found_by_gathering(occupancy, slots, classes):
-    """What the posteriors give each class: (B, T, K); a scatter took 40 ns an element on a CPU."""
-    count = slots.shape[1]
-    first = jnp.argmax(slots[:, :, None] == slots[:, None, :], 2).astype(slots.dtype)
-    summed = _sum_slots(occupancy, _one_hot(first, count, occupancy.dtype))
-    summed = jnp.pad(summed, ((0, 0), (0, 0), (0, 1)))  # slot W: nothing
-    nowhere = jnp.full((slots.shape[0], classes), count, slots.dtype)
-    slot = jax.vmap(lambda table, k, w: table.at[k].set(w))(nowhere, slots, first)
-    return jnp.take_along_axis(summed, slot[:, None, :], 2, mode="promise_in_bounds")
 
 
 def _encode(log_probs):
