@@ -21,7 +21,8 @@ from jaxtyping import Array, Float, Int
 
 from research.errors import ConfigError
 
-_NO_NODE = -1
+# Nodes are numbers: the parent of the empty prefix, which is none, and the empty prefix.
+_NOWHERE, _ROOT = 0, 1
 
 
 class LabelAutomaton(NamedTuple):
@@ -229,17 +230,8 @@ def _check(logits, lengths) -> tuple[int, int]:
     return logits.shape[0], logits.shape[1]
 
 
-@functools.partial(jax.jit, static_argnames=("extended", "blank_id"))
-def _continue(state, logits, lengths, automaton, *, extended: int, blank_id: int) -> BeamState:
-    def one(state, logits_TK, length):
-        log_probs_TK = jax.nn.log_softmax(logits_TK.astype(state.blank.dtype))
-        return _search(state, log_probs_TK, length, automaton, extended, blank_id)
-
-    return jax.vmap(one)(state, logits, lengths)
-
-
 class _Tree(NamedTuple):
-    """Prefixes as nodes; node 0 is the empty one, its own parent."""
+    """The parent and the last label of each node."""
 
     parents: Array
     labels: Array
@@ -258,50 +250,58 @@ class _Beam(NamedTuple):
     offset: Array
 
 
-def _search(state, log_probs_TK, length, automaton, extended, blank_id):
-    """One sequence: the tree of the chunk, its frames, and labels again."""
-    frames, width, most = len(log_probs_TK), *state.labels.shape
-    tree, nodes = _plant(state.labels, state.counts, frames * width)
-    beam = _Beam(nodes, state.counts, tree.labels[nodes], *state[2:])
-    free = tree.labels.shape[0] - frames * width
-    # What prefixes are extended with in each frame, likeliest first or, if all, in their order.
-    if extended < log_probs_TK.shape[1]:
-        labels_only_TK = log_probs_TK.at[:, blank_id].set(-jnp.inf)
-        extensions_TP = jax.lax.top_k(labels_only_TK, extended)[1].astype(jnp.int32)
+@functools.partial(jax.jit, static_argnames=("extended", "blank_id"))
+def _continue(state, logits, lengths, automaton, *, extended: int, blank_id: int) -> BeamState:
+    log_probs_BTK = jax.nn.log_softmax(logits.astype(state.blank.dtype))
+    (batch, frames, _), (_, width, most) = log_probs_BTK.shape, state.labels.shape
+    tree, nodes = jax.vmap(functools.partial(_plant, room=frames * width))(
+        state.labels, state.counts
+    )
+    last = jnp.take_along_axis(tree.labels, nodes, axis=1)
+    beam = _Beam(nodes, state.counts, last, *state[2:])
+    free = tree.labels.shape[1] - frames * width
+    # What prefixes are extended with in each frame.
+    if extended < logits.shape[2]:
+        labels_only = log_probs_BTK.at[:, :, blank_id].set(-jnp.inf)
+        extensions_BTP = jax.lax.top_k(labels_only, extended)[1].astype(jnp.int32)
     else:
         every = jnp.arange(extended, dtype=jnp.int32)
-        extensions_TP = jnp.broadcast_to(every, (frames, extended))
+        extensions_BTP = jnp.broadcast_to(every, (batch, frames, extended))
+    advance = functools.partial(_advance, automaton=automaton, blank_id=blank_id, most=most)
 
     def step(carry, t):
         tree, beam = carry
-        new = free + t * width + jnp.arange(width, dtype=jnp.int32)
-        moved, parents = _advance(
-            tree, beam, log_probs_TK[t], extensions_TP[t], new, most, automaton, blank_id
+        start = free + t * width
+        tree, children = _children(tree, beam)
+        new = jnp.broadcast_to(start + jnp.arange(width, dtype=jnp.int32), (batch, width))
+        moved, parents = jax.vmap(advance)(
+            children, beam, log_probs_BTK[:, t], extensions_BTP[:, t], new
         )
-        beam = jax.tree.map(lambda after, before: jnp.where(t < length, after, before), moved, beam)
-        # After the end of a sequence nothing refers to what is written.
-        start = (free + t * width,)
-        return (
-            _Tree(
-                jax.lax.dynamic_update_slice(tree.parents, parents, start),
-                jax.lax.dynamic_update_slice(tree.labels, moved.last, start),
-            ),
-            beam,
-        ), None
+        # After the end of a sequence nothing refers to the nodes that are written.
+        tree = _Tree(
+            jax.lax.dynamic_update_slice(tree.parents, parents, (jnp.int32(0), start)),
+            jax.lax.dynamic_update_slice(tree.labels, moved.last, (jnp.int32(0), start)),
+        )
+        return (tree, _where(t < lengths, moved, beam)), None
 
     (tree, beam), _ = jax.lax.scan(step, (tree, beam), jnp.arange(frames, dtype=jnp.int32))
     used = jnp.logaddexp(beam.blank, beam.label) > -jnp.inf
     beam = beam._replace(counts=jnp.where(used, beam.counts, 0))
-    labels = _read(tree, beam, most, blank_id)
+    labels = jax.vmap(functools.partial(_read, most=most, blank_id=blank_id))(tree, beam)
     return BeamState(labels, beam.counts, *beam[3:])
 
 
-def _advance(tree, beam, log_probs_K, extensions_P, new, most, automaton, blank_id):
-    """The beam after one frame, and the parents of the nodes ``new`` that it may use."""
-    width = len(beam.nodes)
+def _where(condition_B, beam, other):
+    """The rows of one beam where the condition holds, those of another elsewhere."""
+    return jax.tree.map(
+        lambda a, b: jnp.where(condition_B.reshape(-1, *[1] * (a.ndim - 1)), a, b), beam, other
+    )
+
+
+def _advance(children, beam, log_probs_K, extensions_P, new, *, most, automaton, blank_id):
+    """One sequence: its beam after one frame, and the parents of the new nodes that it may use."""
+    width, (child, child_label) = len(beam.nodes), children
     total = jnp.logaddexp(beam.blank, beam.label)
-    kept = total > -jnp.inf
-    child, child_label = _children(tree, beam, kept)  # (W, W)
 
     # Every prefix may stay what it is, by a blank or by its last label again.
     stay_blank = total + log_probs_K[blank_id]
@@ -314,16 +314,18 @@ def _advance(tree, beam, log_probs_K, extensions_P, new, most, automaton, blank_
     stay_label = jnp.logaddexp(stay_label, jnp.max(arriving, axis=0))  # there is one parent at most
 
     # Or be extended, unless that has been counted just now.
-    again = (extensions_P[None, :] == beam.last[:, None]) & (beam.counts > 0)[:, None]
+    matches = extensions_P[None, :] == beam.last[:, None]
+    again = matches & (beam.counts > 0)[:, None]
     extend = jnp.where(again, beam.blank[:, None], total[:, None])
     extend = extend + log_probs_K[extensions_P][None, :]
-    counted = jnp.any(
-        is_child[:, :, None] & (beam.last[None, :, None] == extensions_P[None, None, :]), axis=1
-    )
+    column = jnp.where(jnp.any(matches, axis=1), jnp.argmax(matches, axis=1), matches.shape[1])
+    row = jnp.where(jnp.any(is_child, axis=0), jnp.argmax(is_child, axis=0), width)
+    counted = jnp.zeros(extend.shape, bool).at[row, column].set(True, mode="drop")
     allowed = (extensions_P != blank_id)[None, :] & (beam.counts < most)[:, None] & ~counted
     extend = jnp.where(allowed, extend, -jnp.inf)
 
     ranked_stay, ranked_extend = jnp.logaddexp(stay_blank, stay_label), extend
+    added = jnp.zeros_like(extend)
     if automaton is not None:
         added = automaton.scores[beam.states[:, None], extensions_P[None, :]].astype(total.dtype)
         ranked_stay = ranked_stay + beam.fusion
@@ -336,8 +338,9 @@ def _advance(tree, beam, log_probs_K, extensions_P, new, most, automaton, blank_
     by = extensions_P[extension % len(extensions_P)]
 
     # The node that the extended prefix has already, if it is an ancestor of a kept one.
-    known = jnp.max(jnp.where(child_label[source] == by[:, None], child[source], _NO_NODE), axis=1)
-    nodes = jnp.where(known == _NO_NODE, new, known)
+    begun = jnp.where(child_label[source] == by[:, None], child[source], _NOWHERE)
+    known = jnp.max(begun, axis=1)
+    nodes = jnp.where(known == _NOWHERE, new, known)
     fusion, states = beam.fusion[source], beam.states[source]
     if automaton is not None:
         states_by = automaton.next_states[states, by].astype(states.dtype)
@@ -363,54 +366,56 @@ def _advance(tree, beam, log_probs_K, extensions_P, new, most, automaton, blank_
     return moved, beam.nodes[source]
 
 
-def _children(tree, beam, kept):
+def _children(tree, beam):
     """For kept prefixes i and j: if i begins j, the node with one label more that does, its label.
 
-    Found by climbing from all j at once, as far as the shortest prefix.
+    Found by climbing from all j at once, as far as the shortest prefix of all sequences needs.
+    The tree goes through the loop unchanged: otherwise XLA would copy it in every frame.
     """
-    width = len(beam.nodes)
-    shortest = jnp.min(jnp.where(kept, beam.counts, jnp.iinfo(jnp.int32).max))
-
-    def above(carry):
-        return jnp.any(kept & (carry[1] > shortest))
+    batch, width = beam.nodes.shape
+    kept = jnp.logaddexp(beam.blank, beam.label) > -jnp.inf
+    shortest = jnp.min(jnp.where(kept, beam.counts, jnp.iinfo(jnp.int32).max), axis=1)
+    longest = jnp.max(jnp.where(kept, beam.counts, 0), axis=1)
+    levels = jnp.max(longest - shortest, initial=0)
 
     def climb(carry):
-        climbed, counts, child, label = carry
-        parents = tree.parents[climbed]
-        found = (parents[None, :] == beam.nodes[:, None]) & (counts > 0)[None, :]
-        found = found & kept[None, :] & kept[:, None]
-        child = jnp.where(found, climbed[None, :], child)
-        label = jnp.where(found, tree.labels[climbed][None, :], label)
-        return parents, counts - 1, child, label
+        level, tree, climbed, child, label = carry
+        parents, labels = (
+            jnp.take_along_axis(table, climbed, axis=1, mode="promise_in_bounds") for table in tree
+        )
+        found = parents[:, None, :] == beam.nodes[:, :, None]
+        child = jnp.where(found, climbed[:, None, :], child)
+        label = jnp.where(found, labels[:, None, :], label)
+        return level + 1, tree, parents, child, label
 
-    none = jnp.full((width, width), _NO_NODE, jnp.int32)
-    _, _, child, label = jax.lax.while_loop(above, climb, (beam.nodes, beam.counts, none, none))
-    return child, label
+    nowhere = jnp.full((batch, width, width), _NOWHERE, jnp.int32)
+    start = jnp.int32(0), tree, beam.nodes, nowhere, nowhere
+    _, tree, _, child, label = jax.lax.while_loop(lambda carry: carry[0] < levels, climb, start)
+    child = jnp.where(kept[:, :, None] & kept[:, None, :], child, _NOWHERE)
+    return tree, (child, label)
 
 
 def _plant(labels_WN, counts_W, room):
     """A tree of these prefixes with room for more nodes, and the node of each."""
-    width, most = labels_WN.shape
+    most = labels_WN.shape[1]
     # Prefix j has with prefix i so many labels in common; equal beginnings are the nodes of the
-    # first prefix that has them. Node 1 + i N + n has the labels of prefix i up to its n-th.
+    # first prefix that has them. Node 2 + i N + n has the labels of prefix i up to its n-th.
     same = labels_WN[:, None, :] == labels_WN[None, :, :]
     inside = jnp.arange(most)[None, :] < counts_W[:, None]
     same = same & inside[:, None, :] & inside[None, :, :]
     common = jnp.cumprod(same, axis=2, dtype=jnp.int32).astype(bool)
     first = jnp.argmax(common, axis=0)  # (W, N): of those with the same first n labels
-    numbers = 1 + first * most + jnp.arange(most)[None, :]
-    numbers = jnp.concatenate([jnp.zeros((width, 1), numbers.dtype), numbers], axis=1)
+    numbers = 2 + first * most + jnp.arange(most)[None, :]
+    numbers = jnp.pad(numbers, ((0, 0), (1, 0)), constant_values=_ROOT)
     numbers = numbers.astype(jnp.int32)
-    root = jnp.zeros(1, jnp.int32)
-    rest = jnp.zeros(room, jnp.int32)
-    tree = _Tree(
-        jnp.concatenate([root, numbers[:, :-1].reshape(-1), rest]),
-        jnp.concatenate([root, labels_WN.reshape(-1), rest]),
+    tree = _Tree(  # nowhere and the root first
+        jnp.pad(numbers[:, :-1].reshape(-1), (2, room), constant_values=_NOWHERE),
+        jnp.pad(labels_WN.reshape(-1), (2, room), constant_values=0),
     )
     return tree, jnp.take_along_axis(numbers, counts_W[:, None], axis=1)[:, 0]
 
 
-def _read(tree, beam, most, blank_id):
+def _read(tree, beam, *, most, blank_id):
     """The labels of the kept prefixes, (W, N)."""
 
     def step(nodes, n):

@@ -79,7 +79,7 @@ def search_with_dictionaries(logits, width, *, top=None, automaton=None, blank_i
     return {prefix: float(np.logaddexp(*pair)) for prefix, pair in beam.items()}
 
 
-@pytest.mark.parametrize("blank_id", [0, 1, 2])
+@pytest.mark.parametrize("blank_id", [0, 2])
 def test_a_beam_as_wide_as_all_labellings_is_exact(blank_id):
     rng = np.random.default_rng(blank_id)
     logits = 1.5 * rng.normal(size=(8, 6, 3))
@@ -95,7 +95,7 @@ def test_a_beam_as_wide_as_all_labellings_is_exact(blank_id):
         assert sum(map(math.exp, found.values())) == pytest.approx(1)
 
 
-@pytest.mark.parametrize(("width", "top"), [(1, None), (2, None), (5, None), (12, None), (6, 2)])
+@pytest.mark.parametrize(("width", "top"), [(2, None), (7, None), (6, 2)])
 def test_a_narrow_beam_is_that_over_dictionaries(width, top):
     """With few classes prefixes are dropped and found again all the time."""
     rng = np.random.default_rng(width)
@@ -124,20 +124,19 @@ def test_narrow_beams_are_lower_bounds_in_float32():
         assert len(found_by(state, i)) == 8  # all different
 
 
-@pytest.mark.parametrize("top", [None, 2])
-def test_chunks_give_what_the_whole_gives(top):
+def test_chunks_give_what_the_whole_gives():
     rng = np.random.default_rng(2)
     logits = jnp.asarray(rng.normal(size=(4, 24, 4)), jnp.float32)
     lengths = jnp.array([24, 17, 8, 0])
     automaton = random_bigrams(rng, 4)
-    whole = beam_search(logits, lengths, width=6, top_classes=top, automaton=automaton)
+    whole = beam_search(logits, lengths, width=6, top_classes=2, automaton=automaton)
     state = begin_beam_search(4, width=6, max_labels=24)
     for start in range(0, 24, 8):
         state = continue_beam_search(
             state,
             logits[:, start : start + 8],
             jnp.clip(lengths - start, 0, 8),
-            top_classes=top,
+            top_classes=2,
             automaton=automaton,
         )
     for array, expected in zip(state, whole, strict=True):
