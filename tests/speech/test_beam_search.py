@@ -52,12 +52,13 @@ def found_by(state, row=0):
 def search_with_dictionaries(logits, width, *, top=None, automaton=None, blank_id=0):
     """Prefix beam search as it is written in textbooks: prefixes are tuples."""
     log_probs = log_softmax(logits)
-    scores, states = {(): 0.0}, {(): 0}
-    beam = {(): (0.0, -math.inf)}
+    scores: dict[tuple, float] = {(): 0.0}
+    states: dict[tuple, int] = {(): 0}
+    beam: dict[tuple, tuple[float, float]] = {(): (0.0, -math.inf)}
     for frame in log_probs:
         labels = [k for k in range(len(frame)) if k != blank_id]
         allowed = sorted(labels, key=lambda k: -frame[k])[:top]
-        moved: dict[tuple, list[float]] = {}
+        moved: dict[tuple, tuple[float, float]] = {}
 
         def add(prefix, blank, label, moved=moved):
             old = moved.get(prefix, (-math.inf, -math.inf))
@@ -72,11 +73,13 @@ def search_with_dictionaries(logits, width, *, top=None, automaton=None, blank_i
                     continue
                 add(longer, -math.inf, frame[k] + (blank if prefix[-1:] == (k,) else total))
                 if automaton is not None and longer not in scores:
-                    scores[longer] = scores[prefix] + automaton.scores[states[prefix], k]
+                    scores[longer] = scores[prefix] + float(automaton.scores[states[prefix], k])
                     states[longer] = int(automaton.next_states[states[prefix], k])
-        ranked = sorted(moved, key=lambda p: -np.logaddexp(*moved[p]) - scores.get(p, 0.0))
+        ranked = sorted(
+            moved, key=lambda p: -np.logaddexp(moved[p][0], moved[p][1]) - scores.get(p, 0.0)
+        )
         beam = {prefix: moved[prefix] for prefix in ranked[:width]}
-    return {prefix: float(np.logaddexp(*pair)) for prefix, pair in beam.items()}
+    return {prefix: float(np.logaddexp(pair[0], pair[1])) for prefix, pair in beam.items()}
 
 
 @pytest.mark.parametrize("blank_id", [0, 2])
@@ -181,7 +184,6 @@ def test_a_narrow_beam_with_an_automaton_is_that_over_dictionaries():
     logits, automaton = rng.normal(size=(6, 20, 4)), random_bigrams(rng, 4)
     with jax.enable_x64(True):
         state = beam_search(jnp.asarray(logits), jnp.full(6, 20), width=5, automaton=automaton)
-    automaton = LabelAutomaton(*map(np.asarray, automaton))
     for i in range(6):
         expected = search_with_dictionaries(logits[i], 5, automaton=automaton)
         found = found_by(state, i)
