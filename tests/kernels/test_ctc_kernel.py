@@ -1,88 +1,39 @@
-"""CTC in Triton, interpreted, against the recursion in the log domain and float64; compiled."""
+"""CTC in Triton, interpreted, against the recursion in the log domain and float64."""
 
+import contextlib
+import importlib
 import importlib.util
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ctc_exact import row_exactly
 
-from kernels.compiled import examine
 from kernels.configurations import override
-from kernels.ctc.configs import ADVANCE, TUNABLES, RecursionConfig, TileConfig
+from kernels.ctc.configs import TUNABLES, RecursionConfig, TileConfig
 from kernels.dispatch import Operation
-from kernels.loops import largest_loop
-from kernels.offline import compile_offline, missing_for_offline
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="needs Triton, which is for Linux only"
 )
+kernel: Any = None
 if importlib.util.find_spec("triton") is not None:
-    from kernels.ctc import kernel
-
-INFINITY = float("inf")
-
-
-def log_add(*terms):
-    return np.logaddexp.reduce(np.stack(terms))
-
-
-def shifted(alpha, by):
-    """alpha[s - by], which is -inf before the first."""
-    return np.concatenate([np.full(by, -INFINITY), alpha])[: len(alpha)]
-
-
-def alphas(emissions, skips):
-    """Log of the sum over paths to each state, after each frame; then all states at the end."""
-    alpha = np.full(emissions.shape[1], -INFINITY)
-    alpha[0] = 0.0  # a blank before the first frame leads to both first states
-    found = []
-    for emission in emissions:
-        skipped = np.where(skips, shifted(alpha, 2), -INFINITY)
-        alpha = log_add(alpha, shifted(alpha, 1), skipped) + emission
-        found.append(alpha)
-    return np.stack(found) if found else np.zeros((0, emissions.shape[1]))
-
-
-def row_exactly(logits, valid, labels, blank_id):
-    """Loss, occupancy (T, N + 1) and gradient of one row, in float64."""
-    frames, count = np.flatnonzero(valid), len(labels)
-    x = logits.astype(np.float64)[frames]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        log_probs = x - np.logaddexp.reduce(x, axis=1, keepdims=True)
-        log_probs[np.isneginf(x).all(1)] = -INFINITY
-        states = np.full(2 * count + 1, blank_id)
-        states[1::2] = labels
-        skips = np.zeros(2 * count + 1, bool)
-        skips[3::2] = labels[1:] != labels[:-1]
-        emissions = log_probs[:, states]
-        forward = alphas(emissions, skips)
-        # Read backwards it is the same; a way into a state is the way out of another.
-        ways_back = np.concatenate([skips[:2], skips[2:][::-1]])
-        backward = alphas(emissions[::-1, ::-1], ways_back)[::-1, ::-1] - emissions
-        ends = forward[-1, -2:] if len(frames) else np.array([0.0 if count == 0 else -INFINITY])
-        loss = -np.logaddexp.reduce(ends)
-        shares = np.where(np.isneginf(emissions), 0.0, np.exp(forward + backward + loss))
-    occupancy = np.zeros((len(valid), count + 1))
-    gradient = np.zeros(logits.shape)
-    if np.isfinite(loss):
-        shares /= shares.sum(1, keepdims=True)
-        occupancy[frames, 0] = shares[:, ::2].sum(1)
-        occupancy[frames, 1:] = shares[:, 1::2]
-        gradient[frames] = np.exp(log_probs)
-        for s, k in enumerate(states):
-            gradient[frames, k] -= shares[:, s]
-    return loss, occupancy, gradient
+    kernel = importlib.import_module("kernels.ctc.kernel")
 
 
 class Case:
     """Operands of the operation, and what is expected of it."""
 
+    # Few frames at a time, for the interpreter's sake; `None` is the heuristic's.
+    config: RecursionConfig | None = RecursionConfig(32, 1, 2)
+
     def __init__(self, logits, labels, *, valid=None, lengths=None, blank_id=0, dtype="float32"):
         self.logits = jnp.asarray(np.asarray(logits, np.float32), dtype)
         rows, size, _ = self.logits.shape
         self.labels = np.asarray(labels, np.int32)
-        self.valid = np.ones((rows, size), np.int32) if valid is None else np.int32(valid)
+        self.valid = np.asarray(np.ones((rows, size)) if valid is None else valid, np.int32)
         whole = [self.labels.shape[1]] * len(self.labels)
         self.lengths = np.asarray(whole if lengths is None else lengths, np.int32)
         self.blank_id = blank_id
@@ -97,6 +48,11 @@ class Case:
         )
         return np.asarray(loss)
 
+    def configured(self):
+        if self.config is None:
+            return contextlib.nullcontext()
+        return override(dict.fromkeys(("ctc_loss.advance", "ctc_loss.spread"), self.config))
+
     def found(self, cotangent=None):
         rows = self.logits.shape[0]
         given = {"blank_id": self.blank_id}
@@ -110,7 +66,8 @@ class Case:
             (slope,) = kernel.ctc_loss.gradient(operands, saved, (cotangent,), wanted, **given)
             return loss, saved[0], slope
 
-        loss, occupancy, gradient = everything(self.operands, cotangent)
+        with self.configured():
+            loss, occupancy, gradient = everything(self.operands, cotangent)
         assert loss.dtype == occupancy.dtype == jnp.float32
         assert gradient.dtype == self.logits.dtype
         return np.asarray(loss), np.asarray(occupancy), np.asarray(gradient, np.float64)
@@ -156,6 +113,7 @@ def random_case(rows, size, classes, count, *, blank_id=0, seed=0, **more):
 
 def test_lengths_repeats_and_frames_that_are_not_valid():
     case = random_case(3, 17, 7, 4, blank_id=3)
+    case.config = None
     case.labels[0] = [1, 1, 5, 5]
     case.lengths = np.array([4, 2, 0], np.int32)
     case.valid[0, [0, 5, 6]] = 0
@@ -174,26 +132,33 @@ def test_small_sizes(size, classes, count):
     random_case(2, size, classes, count).check()
 
 
-@pytest.mark.parametrize("count", [31, 32])
+slow = pytest.mark.slow
+
+
+@pytest.mark.parametrize("count", [pytest.param(31, marks=slow), 32, pytest.param(33, marks=slow)])
 def test_labels_that_fill_a_warp_and_one_more(count):
-    random_case(1, 36, 9, count).check()
+    case = random_case(1, count + 1, 9, count)
+    case.labels = np.arange(count)[None] % 8 + 1
+    case.config = None
+    case.check()
 
 
 @pytest.mark.parametrize(
-    "config", [RecursionConfig(32, 2, 3), RecursionConfig(32, 4, 1), RecursionConfig(64, 2, 16)]
+    "config", [RecursionConfig(32, 2, 3), RecursionConfig(32, 4, 1), RecursionConfig(64, 2, 4)]
 )
 def test_every_layout_of_pairs(config):
-    case = random_case(1, 9, 5, 6)
-    with override({tunable.name: config for tunable in TUNABLES[1:3]}):
-        case.check()
+    case = random_case(1, 8, 5, 6)
+    case.labels = np.array([[1, 2, 1, 2, 2, 4]])
+    case.config = config
+    case.check()
 
 
 @pytest.mark.parametrize("tile", [TileConfig(4, 16, 1), TileConfig(1, 32, 2)])
 def test_more_classes_than_a_tile_has(tile):
     case = random_case(1, 6, 70, 3)
     case.logits = case.logits.at[0, 1, 40].set(9.0).at[0, 2, 69].set(9.0).at[0, 3, 15].set(9.0)
-    with override({TUNABLES[0].name: tile, TUNABLES[3].name: tile}):
-        case.check()
+    case.configured = lambda: override({TUNABLES[0].name: tile, TUNABLES[3].name: tile})
+    case.check()
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("bfloat16", 2e-3), ("float16", 3e-4)])
@@ -225,14 +190,14 @@ def test_infeasible_rows_have_no_gradient_and_leave_others_alone():
     np.testing.assert_allclose(gradient[4], 2 * exact_gradient[4], atol=1e-6)
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_bad_logits_of_a_valid_frame_are_not_hidden(bad):
-    case = random_case(2, 4, 5, 2)
-    case.logits = case.logits.at[0, 2, 3].set(bad)
+def test_bad_logits_of_a_valid_frame_are_not_hidden():
+    case = random_case(3, 3, 5, 2)
+    case.logits = case.logits.at[0, 2, 3].set(jnp.nan).at[2, 0, 1].set(jnp.inf)
     loss, _, gradient = case.found()
-    assert np.isnan(loss).tolist() == [True, False]
+    assert np.isnan(loss).tolist() == [True, False, True]
     assert np.isfinite(gradient[1]).all()
     assert not np.isfinite(gradient[0]).all()
+    assert not np.isfinite(gradient[2]).all()
 
 
 @pytest.mark.parametrize(("scale", "offset"), [(1e4, 0.0), (1.0, 1e6)])
@@ -247,6 +212,14 @@ def test_large_logits(scale, offset):
     np.testing.assert_allclose(gradient, exact_gradient, atol=1e-5)
 
 
+def test_a_label_that_one_frame_allows():
+    """Zeros stay zero however often they are multiplied by zero."""
+    case = random_case(1, 18, 4, 2)
+    case.labels = np.array([[1, 2]])
+    case.logits = case.logits.at[0, :, 1].set(-jnp.inf).at[0, 12, 1].set(0.0)
+    case.check()
+
+
 def test_states_whose_ratio_float32_does_not_have():
     # The blank that must stand between equal labels is e^-200 of what the other paths have.
     logits = np.zeros((1, 5, 3), np.float32)
@@ -254,7 +227,7 @@ def test_states_whose_ratio_float32_does_not_have():
     Case(logits, [[1, 1, 1]]).check()
 
 
-def near_convergence(size, classes, count, seed=0):
+def near_convergence(size, classes, count, seed=0) -> Case:
     """Logits that spell the labels, with a loss around 0.01."""
     generator = np.random.default_rng(seed)
     labels = generator.integers(1, classes, count)
@@ -266,7 +239,7 @@ def near_convergence(size, classes, count, seed=0):
 
 
 def test_gradient_is_precise_near_convergence():
-    case = near_convergence(18, 8, 5)
+    case = near_convergence(12, 8, 4)
     loss, _, gradient = case.found()
     exact_loss, _, exact_gradient = case.exact()
     assert exact_loss[0] < 0.02
@@ -275,21 +248,33 @@ def test_gradient_is_precise_near_convergence():
     assert np.abs(gradient.sum(2)).max() < 1e-9
 
 
-@pytest.mark.slow
+@slow
 @pytest.mark.parametrize("count", [20, 40])
 def test_gradient_of_long_utterances(count):
     case = random_case(1, 300, 50, count)
     case.check(tolerance=2e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    ("rows", "size", "classes", "count"),
+    [(16, 1000, 32, 200), (4, 2000, 5000, 150), (1, 8000, 32, 1000), (2, 8000, 1000, 300)],
+)
+def test_gradient_at_full_size(rows, size, classes, count):
+    case = random_case(rows, size, classes, count)
+    case.config = None
+    _, _, gradient = case.found()
+    assert distance(gradient, case.exact()[2]) < 1e-5
+
+
+@slow
 def test_gradient_of_long_utterances_near_convergence():
     case = near_convergence(300, 30, 100)
     _, _, gradient = case.found()
     assert distance(gradient, case.exact()[2]) < 2e-6
 
 
-@pytest.mark.slow
+@slow
 def test_as_many_labels_as_there_may_be():
     labels = np.arange(kernel.MOST_LABELS)[None] % 3 + 1
     case = Case(np.random.default_rng(2).normal(size=(1, 12, 4)), labels, lengths=[9])
@@ -297,16 +282,16 @@ def test_as_many_labels_as_there_may_be():
 
 
 def test_rows_of_operands_that_serve_several():
-    case = random_case(4, 5, 5, 2)
+    case = random_case(4, 3, 5, 1)
     case.labels, case.lengths, case.valid = case.labels[:2], case.lengths[:1], case.valid[:2]
-    case.valid[1, 4] = 0
+    case.valid[1, 2] = 0
     case.check()
 
 
 def test_nothing_to_do():
     case = Case(np.zeros((2, 0, 3)), np.zeros((2, 1)), lengths=[0, 1])
     loss, occupancy, gradient = case.found()
-    assert loss.tolist() == [0.0, INFINITY]
+    assert loss.tolist() == [0.0, np.inf]
     assert occupancy.shape == (2, 0, 2)
     assert gradient.shape == (2, 0, 3)
     assert Case(np.zeros((0, 4, 3)), np.zeros((1, 1))).found()[2].shape == (0, 4, 3)
@@ -315,19 +300,19 @@ def test_nothing_to_do():
 def test_as_an_operation_under_jit_vmap_and_grad():
     modules = {"xla": "kernels.ctc.xla", "triton": "kernels.ctc.kernel"}
     operation = Operation("ctc_loss", modules, derivatives="kernels.ctc.derivatives", saves=True)
-    case = random_case(2, 5, 4, 2)
-    logits = jnp.stack([case.logits, case.logits[::-1]])
+    case = random_case(1, 4, 4, 2)
+    logits = jnp.stack([case.logits, case.logits[:, ::-1]])
 
     def total(logits):
         operands = (logits, *case.operands[1:])
         (loss,) = operation(*operands, blank_id=0, implementation="triton")
-        return loss @ jnp.asarray([1.0, 2.0])
+        return 2 * loss[0]
 
     values, slopes = jax.jit(jax.vmap(jax.value_and_grad(total)))(logits)
     for value, slope, x in zip(values, slopes, logits, strict=True):
         loss, _, gradient = Case(x, case.labels).exact()
-        np.testing.assert_allclose(value, loss @ [1.0, 2.0], rtol=1e-6)
-        np.testing.assert_allclose(slope, gradient * [[[1.0]], [[2.0]]], atol=1e-6)
+        np.testing.assert_allclose(value, 2 * loss[0], rtol=1e-6)
+        np.testing.assert_allclose(slope, 2 * gradient, atol=1e-6)
 
 
 def test_occupancy_alone():
@@ -368,67 +353,3 @@ def test_configurations():
             TileConfig(**wrong)
     case = random_case(1, 4, 4, 2)
     assert "ctc_loss.advance" in str(kernel.ctc_loss.tuning(*case.operands, blank_id=0))
-
-
-def of_recursion(arch, name):
-    """The variants of the recursion forwards and back, in a shape."""
-    found = [v for v in kernel.compiled_variants(arch) if v.name.split("/")[1] == name]
-    return [v for v in found if v.name.split(".")[1].startswith(("advance", "spread"))]
-
-
-def test_a_frame_has_a_shuffle_or_two_and_no_barrier():
-    advance, spread = of_recursion("sm_90", "short")
-    for variant, shuffles, most in ((advance, 2, 125), (spread, 1, 60)):
-        loop = largest_loop(variant, "sm_90")
-        frames = variant.config.frames
-        assert loop.shuffles == shuffles * frames
-        assert loop.barriers == loop.shared == 0
-        assert loop.stores == 2 * frames
-        assert loop.instructions <= most * frames
-
-
-def test_more_registers_cost_no_shuffles():
-    (advance, _) = of_recursion("sm_90", "short")
-    wide = ADVANCE.config(32, 8, 2)
-    variant = kernel.variant(
-        ADVANCE, {"rows": 1, "frames": 500, "classes": 9, "labels": 250, "dtype": "float32"},
-        wide, "wide",
-    )  # fmt: skip
-    loop = largest_loop(variant, "sm_90")
-    assert loop.shuffles == 2 * wide.frames
-    assert loop.barriers == 0
-    # Eight pairs in place of one.
-    assert loop.instructions <= 8 * 85 * wide.frames
-    assert advance.config.registers == 1
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("arch", ["sm_80", "sm_90", "sm_100"])
-def test_compiles_without_spills(arch):
-    for variant in kernel.compiled_variants(arch):
-        row = examine(variant, arch)
-        assert not row.faults, row
-        assert not row.atomics, row
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(missing_for_offline() is not None, reason=str(missing_for_offline()))
-def test_the_whole_program_is_six_launches_and_two_arrays_of_labels():
-    rows, size, classes, count = 16, 1000, 32, 200
-    shapes = [((rows, size, classes), jnp.float32), ((rows, size), jnp.int32)]
-    shapes += [((rows, count), jnp.int32), ((rows,), jnp.int32), ((rows,), jnp.float32)]
-
-    def program(*arrays):
-        (loss,), saved = kernel.ctc_loss.saving(*arrays[:4], blank_id=0)
-        wanted = (True, False, False, False)
-        arguments = (arrays[:4], saved, arrays[4:], wanted)
-        return loss, *kernel.ctc_loss.gradient(*arguments, blank_id=0)
-
-    arrays = [jax.ShapeDtypeStruct(*shape) for shape in shapes]
-    compiled = compile_offline(program, *arrays)
-    assert compiled.custom_calls == ("triton_kernel_call",) * 6
-    column = rows * size * (count + 1) * 4
-    assert compiled.temporary_bytes <= 2.05 * column
-    value = compile_offline(lambda *a: kernel.ctc_loss.forward(*a, blank_id=0), *arrays[:4])
-    assert value.custom_calls == ("triton_kernel_call",) * 3
-    assert value.temporary_bytes <= 0.04 * column
