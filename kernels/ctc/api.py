@@ -136,6 +136,7 @@ def ctc_posteriors(
     posterior = jax.vmap(lambda sums, k, terms: sums.at[:, k].add(terms))(
         by_class, index, occupancy
     )
+    posterior = posterior[:, : jnp.shape(logits)[1]]
     return jnp.where(usable[:, None, None], posterior, jnp.full_like(posterior, jnp.nan))
 
 
@@ -176,9 +177,14 @@ def _operands(logits, logit_paddings, labels, label_paddings, blank_id) -> _Oper
     valid = _is_valid(label_paddings)
     harmless = valid & ~_is_wrong(jnp.asarray(labels), classes, blank_id)
     labels = jnp.asarray(labels).astype(jnp.int32)
+    logits, valid_frames = jnp.asarray(logits), _is_valid(logit_paddings).astype(jnp.int32)
+    if logits.shape[1] == 0:  # one padded frame spares every implementation this case
+        logits, valid_frames = (
+            jnp.pad(a, ((0, 0), (0, 1), (0, 0))[: a.ndim]) for a in (logits, valid_frames)
+        )
     return _Operands(
-        jnp.asarray(logits),
-        _is_valid(logit_paddings).astype(jnp.int32),
+        logits,
+        valid_frames,
         jnp.where(harmless, labels, jnp.zeros_like(labels)),
         jnp.sum(valid, axis=1, dtype=jnp.int32),
         jnp.all(harmless | ~valid, axis=1),

@@ -75,39 +75,37 @@ def gradient(operands, saved, cotangents, wanted, *, blank_id):
     rows, _, classes = logits.shape
     slots = _slots(of_rows(labels, rows), blank_id)
     x, largest, total = _softmax(logits)
-    log_probs = (x - largest[:, :, None]) - jnp.log(total)[:, :, None]
+    of_largest = -jnp.log(total)[:, :, None]
     # The slope of a class of probability near one, which keeps few digits of a difference, is
     # minus the sum of all others. The barriers keep XLA from storing (B, T, K) terms, which takes
     # longer than computing them again.
-    terms = jnp.exp(x - lax.optimization_barrier(largest)[:, :, None])
+    log_probs = (x - lax.optimization_barrier(largest)[:, :, None]) + of_largest
+    terms = jnp.exp(x + lax.optimization_barrier(-largest)[:, :, None])
     rest = jnp.sum(terms - jnp.floor(terms), 2)  # without those of the largest, which are 1
     unique = lax.optimization_barrier(total - rest < 1.5)
-    is_largest = (x == largest[:, :, None]) & unique[:, :, None]
     counts = (jnp.sum(occupancy, 2) != 0) & (of_rows(valid, rows) != 0)
     weight = jnp.where(counts, weight[:, None], jnp.zeros_like(weight)[:, None])[:, :, None]
     if classes <= slots.shape[1]:
         hot = _one_hot(slots, classes, x.dtype)
         found = jnp.einsum("btw,bwk->btk", occupancy, hot, precision="highest")
+        is_largest = (x == largest[:, :, None]) & unique[:, :, None]
         others = _sum_but(is_largest, found) - rest / total
         slope = jnp.where(is_largest, others[:, :, None], jnp.exp(log_probs) - found)
         slope = jnp.where(weight != 0, slope * weight, jnp.zeros_like(slope))
     else:
-        at_slots = jnp.take_along_axis(x, slots[:, None, :], 2, mode="clip")
-        is_top = (at_slots == largest[:, :, None]) & unique[:, :, None]
+        # Each slot's class is set, twice alike where two slots have one class.
+        same = (slots[:, :, None] == slots[:, None, :]).astype(x.dtype)
+        found = jnp.einsum("btw,bwv->btv", occupancy, same, precision="highest")
+        at_slots = jnp.take_along_axis(x, slots[:, None, :], 2, mode="clip") - largest[:, :, None]
+        is_top = (at_slots == 0) & unique[:, :, None]
         others = _sum_but(is_top, occupancy) - rest / total
-        is_first = (
-            jnp.argmax(slots[:, :, None] == slots[:, None, :], 2)
-            == jnp.arange(slots.shape[1])[None, :]
+        values = (
+            jnp.where(is_top, others[:, :, None], jnp.exp(at_slots + of_largest) - found) * weight
         )
-        own = jnp.where(is_first[:, None, :], -others[:, :, None], jnp.zeros_like(occupancy))
-        found = jnp.where(
-            weight != 0, jnp.where(is_top, own, occupancy) * weight, jnp.zeros_like(occupancy)
-        )
-        in_slots = lax.optimization_barrier(jnp.any(is_top, 2))[:, :, None]
-        slope = jnp.where(is_largest & in_slots, jnp.zeros_like(x), jnp.exp(log_probs))
-        slope = jnp.where(weight != 0, slope * weight, jnp.zeros_like(slope))
-        slope = jax.vmap(lambda g, k, terms: g.at[:, k].add(-terms, mode="promise_in_bounds"))(
-            slope, slots, found
+        values = jnp.where(weight != 0, values, jnp.zeros_like(values))
+        slope = jnp.where(weight != 0, jnp.exp(log_probs) * weight, jnp.zeros_like(x))
+        slope = jax.vmap(lambda g, k, v: g.at[:, k].set(v, mode="promise_in_bounds"))(
+            slope, slots, values
         )
     return (slope.astype(logits.dtype),)
 
@@ -274,11 +272,9 @@ def _forward(plan, label_lengths, usable):
             return _step(state, _get(scales, r), emission, plan.skips)
 
         after = lax.fori_loop(0, count, step, mantissas)
-        after, following = (
-            _normalised(after.blank, following.blank),
-            _normalised(after.label, following.label),
-        )
-        pair, exps = Pair(after[0], following[0]), Pair(after[1], following[1])
+        blank, blank_exponent = _normalised(after.blank, following.blank)
+        label, label_exponent = _normalised(after.label, following.label)
+        pair, exps = Pair(blank, label), Pair(blank_exponent, label_exponent)
         top = jnp.max(jnp.maximum(exps.blank, exps.label).astype(dtype), 1).astype(jnp.int32)
         top = jnp.where(top > DROPPED, top, jnp.zeros_like(top))
         exps = Pair(*(_lowered(e, top) for e in exps))

@@ -1,6 +1,7 @@
 """CTC against the sum over all paths, known values, and the promises for unusable input."""
 
 import itertools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -8,42 +9,69 @@ import numpy as np
 import pytest
 
 import kernels
+from kernels.ctc import ctc_posteriors
 
 
 def sum_over_paths(log_probs, labels, blank_id):
-    """-log of the summed probability of every frame path that collapses to the labels."""
+    """-log of the summed probability of every frame path that collapses to the labels, and the
+    share of it that has class k in frame t."""
     frames, classes = log_probs.shape
-    total = -np.inf
+    total, shares = 0.0, np.zeros((frames, classes))
     for path in itertools.product(range(classes), repeat=frames):
         collapsed = [k for k, before in zip(path, (None, *path), strict=False) if k != before]
         if [k for k in collapsed if k != blank_id] == list(labels):
-            total = np.logaddexp(total, sum(log_probs[t, k] for t, k in enumerate(path)))
-    return -total
+            probability = np.exp(sum(log_probs[t, k] for t, k in enumerate(path)))
+            total += probability
+            shares[np.arange(frames), path] += probability
+    return -np.log(total), shares / total
 
 
-def single(logits, labels, *, frames=None, **options):
+def batch_of_one(logits, labels, frames=None):
     logits = jnp.asarray(logits, jnp.float32)[None]
     frames = logits.shape[1] if frames is None else frames
     paddings = (jnp.arange(logits.shape[1]) >= frames)[None].astype(jnp.float32)
     labels = jnp.asarray(labels, jnp.int32)[None]
-    label_paddings = jnp.zeros(labels.shape)
-    return kernels.ctc_loss(logits, paddings, labels, label_paddings, **options)[0]
+    return logits, paddings, labels, jnp.zeros(labels.shape)
+
+
+def single(logits, labels, *, frames=None, **options):
+    return kernels.ctc_loss(*batch_of_one(logits, labels, frames), **options)[0]
 
 
 @pytest.mark.parametrize("blank_id", [0, 2])
-@pytest.mark.parametrize("labels", [[1], [1, 1], [1, 3], [3, 1, 3]])
-def test_is_the_sum_over_paths(labels, blank_id):
+@pytest.mark.parametrize("labels", [[], [1], [1, 1], [1, 3], [3, 1, 3], [1, 1, 1]])
+def test_is_the_sum_over_paths_with_its_gradient_and_posteriors(labels, blank_id):
     logits = np.random.default_rng(0).normal(size=(5, 4))
     log_probs = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
-    expected = sum_over_paths(log_probs, labels, blank_id)
-    np.testing.assert_allclose(single(logits, labels, blank_id=blank_id), expected, rtol=1e-5)
+    expected, posteriors = sum_over_paths(log_probs, labels, blank_id)
+    value, gradient = jax.value_and_grad(single)(
+        jnp.asarray(logits, jnp.float32), labels, blank_id=blank_id
+    )
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    np.testing.assert_allclose(gradient, np.exp(log_probs) - posteriors, atol=2e-6)
+    found = ctc_posteriors(*batch_of_one(logits, labels), blank_id=blank_id)[0]
+    np.testing.assert_allclose(found, posteriors, atol=1e-6)
+
+
+@pytest.mark.parametrize("equal", [False, True])
+def test_uniform_logits_have_a_closed_form(equal):
+    frames, count, classes = 1000, 200, 32
+    labels = np.ones(count, int) if equal else 1 + np.arange(count) % 2
+    ways = math.comb(frames + (1 if equal else count), 2 * count)
+    expected = frames * math.log(classes) - math.log(ways)
+    assert expected == pytest.approx(2795.8736 if equal else 2705.6311)
+    found = single(np.zeros((frames, classes)), labels)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 def test_known_values_of_other_implementations():
     warp = [[0.1, 0.6, 0.1, 0.1, 0.1], [0.1, 0.1, 0.6, 0.1, 0.1]]  # warp-ctc, small_test
     np.testing.assert_allclose(single(warp, [1, 2]), 2.46285836, rtol=1e-5)
-    k2 = np.arange(1.0, 16.0).reshape(3, 5)  # k2, ctc_loss_test
-    np.testing.assert_allclose(single(k2, [3, 3]), 7.3557429, rtol=1e-5)
+    rising = np.arange(1.0, 16.0).reshape(3, 5)  # k2, ctc_loss_test, here and below
+    np.testing.assert_allclose(single(rising, [3, 3]), 7.3557429, rtol=1e-5)
+    np.testing.assert_allclose(single(np.full((1, 5), 0.2), [1]), 1.6094379, rtol=1e-5)
+    falling = np.stack([np.arange(-5, 0), np.arange(-10, -5), np.arange(-15, -10)])
+    np.testing.assert_allclose(single(falling, [2, 3]), 4.9388504, rtol=1e-5)
 
 
 def test_gradient_is_that_of_finite_differences():
