@@ -71,8 +71,9 @@ class TileConfig:
         return 1
 
 
-def _bucket(*, dtype: str, **numbers: int) -> str:
-    return bucket(dtype, **{name: numbers[name] for name in sorted(numbers)})
+def _bucket(*, dtype: str, labels: int, **numbers: int) -> str:
+    # By pairs, of which a configuration holds a power of two: 256 labels are 257 of them.
+    return bucket(dtype, **dict(sorted(numbers.items())), pairs=labels + 1)
 
 
 def _recursion(*, labels: int, **_: Any) -> RecursionConfig:

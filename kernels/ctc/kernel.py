@@ -79,7 +79,7 @@ def _launch(logits, valid, labels, lengths, blank_id, count, save):
         BLOCK_K=config.block_classes,
     )  # fmt: skip
 
-    config = configs.ADVANCE.choose(**sizes).config
+    config = _recursion(configs.ADVANCE, sizes)
     shares = float32(rows, size, count + 1) if save else float32(1)
     blank_mass, label_mass, order, counts, sums, states = launch.kernel_call(
         recursion.advance, logits, valid, labels, lengths, top, log_sums,
@@ -102,7 +102,7 @@ def _launch(logits, valid, labels, lengths, blank_id, count, save):
     if not save:
         return (loss,)
 
-    config = configs.SPREAD.choose(**sizes).config
+    config = _recursion(configs.SPREAD, sizes)
     blank_mass, label_mass = launch.kernel_call(
         recursion.spread, blank_mass, label_mass, order, counts, start, labels, lengths,
         out=(shares, shares), aliases={0: 0, 1: 1}, grid=(rows, 2),
@@ -119,6 +119,17 @@ def _launch(logits, valid, labels, lengths, blank_id, count, save):
         F=block, COLUMNS=columns,
     )  # fmt: skip
     return loss, occupancy
+
+
+def _recursion(tunable, sizes):
+    """The configuration, which must have room for all pairs."""
+    config, pairs = tunable.choose(**sizes).config, sizes["labels"] + 1
+    if config.lanes * config.registers < pairs:
+        raise ValueError(
+            f"{tunable.name} needs lanes * registers >= {pairs} for {pairs - 1} labels; received "
+            f"{config}. Take it out of the override or table that it is from."
+        )
+    return config
 
 
 def _gradient(operands, saved, cotangents, wanted, *, blank_id):

@@ -145,7 +145,7 @@ def _pairs(labels, length, direction, REVERSE: tl.constexpr, L: tl.constexpr, R:
     following = tl.where(direction == 0, emit_at, emit_at - 2)
     label = tl.load(labels + (emit_at - 1), mask=is_label, other=0)
     next_label = tl.load(labels + following, mask=is_label & (j < length), other=-1)
-    return j, inside, is_label, phi_at, emit_at, label, (next_label != label) | (j == 0)
+    return j, inside, is_label, phi_at, emit_at, label, next_label != label
 
 
 @triton.jit

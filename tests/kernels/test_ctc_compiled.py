@@ -2,13 +2,15 @@
 
 import importlib
 import importlib.util
+import re
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import pytest
 
-from kernels.compiled import examine
+from kernels.architectures import find_architecture
+from kernels.compiled import compile_variant, examine
 from kernels.ctc.configs import ADVANCE
 from kernels.loops import largest_loop
 from kernels.offline import compile_offline, missing_for_offline
@@ -37,6 +39,16 @@ def test_a_frame_has_a_shuffle_or_two_and_no_barrier():
         assert loop.barriers == loop.shared == 0
         assert loop.stores == 2 * frames
         assert loop.instructions <= most * frames
+
+
+@pytest.mark.parametrize("name", ["short", pytest.param("longest", marks=slow)])
+def test_posteriors_are_written_by_the_threads_that_read_the_shares(name):
+    """They take the shares' place in memory, and nothing orders the warps of a program."""
+    (_, spread) = of_recursion("sm_90", name)
+    text = compile_variant(spread, find_architecture("sm_90")).asm["ttgir"]
+    layouts = re.findall(r"tt\.(load|store) [^\n]*?tensor<[^\n,]*, (#\w+)>", text)
+    assert {access for access, _ in layouts} == {"load", "store"}
+    assert len({layout for _, layout in layouts}) == 1
 
 
 @slow

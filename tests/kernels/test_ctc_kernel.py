@@ -26,9 +26,6 @@ if importlib.util.find_spec("triton") is not None:
 class Case:
     """Operands of the operation, and what is expected of it."""
 
-    # Few frames at a time, for the interpreter's sake; `None` is the heuristic's.
-    config: RecursionConfig | None = RecursionConfig(32, 1, 2)
-
     def __init__(self, logits, labels, *, valid=None, lengths=None, blank_id=0, dtype="float32"):
         self.logits = jnp.asarray(np.asarray(logits, np.float32), dtype)
         rows, size, _ = self.logits.shape
@@ -37,6 +34,8 @@ class Case:
         whole = [self.labels.shape[1]] * len(self.labels)
         self.lengths = np.asarray(whole if lengths is None else lengths, np.int32)
         self.blank_id = blank_id
+        # Few frames at a time, for the interpreter's sake; `None` is the heuristic's.
+        self.config = None if self.labels.shape[1] > 31 else RecursionConfig(32, 1, 2)
 
     @property
     def operands(self):
@@ -212,11 +211,12 @@ def test_large_logits(scale, offset):
     np.testing.assert_allclose(gradient, exact_gradient, atol=1e-5)
 
 
-def test_a_label_that_one_frame_allows():
+def test_classes_that_one_frame_allows():
     """Zeros stay zero however often they are multiplied by zero."""
-    case = random_case(1, 18, 4, 2)
-    case.labels = np.array([[1, 2]])
+    case = random_case(2, 18, 4, 2)
+    case.labels = np.array([[1, 2], [1, 1]])
     case.logits = case.logits.at[0, :, 1].set(-jnp.inf).at[0, 12, 1].set(0.0)
+    case.logits = case.logits.at[1, :, 0].set(-jnp.inf).at[1, 12, 0].set(0.0)
     case.check()
 
 
@@ -335,16 +335,28 @@ def test_what_it_refuses():
     assert "32 bits" in refusal(2**22, 5, 600)
 
 
+def test_a_configuration_without_room_is_refused():
+    case = random_case(1, 2, 3, 40)
+    case.config = RecursionConfig(32, 1)
+    with pytest.raises(ValueError, match="for 40 labels; received"):
+        case.found()
+
+
 def test_configurations():
     sizes = {"rows": 1, "frames": 9, "classes": 40, "dtype": "float32"}
     for labels in (0, 1, 31, 32, 255, 256, 600, kernel.MOST_LABELS):
         for tunable in TUNABLES:
             chosen = tunable.choose(labels=labels, **sizes).config
             candidates = list(tunable.candidates(labels=labels, **sizes))
+            key = tunable.bucket(labels=labels, **sizes)
             assert 1 <= len(candidates) == len(set(candidates)) <= 24
             for config in (chosen, *candidates):
                 if isinstance(config, RecursionConfig):
-                    assert config.lanes * config.registers > labels
+                    # For all labels of the bucket that a table would have it for.
+                    for more in range(labels, kernel.MOST_LABELS + 1):
+                        if tunable.bucket(labels=more, **sizes) != key:
+                            break
+                        assert config.lanes * config.registers > more
     for wrong in ({"lanes": 16}, {"lanes": 48}, {"registers": 3}, {"frames": 17}, {"frames": 0}):
         with pytest.raises(ValueError, match="must have a power of two from 32"):
             RecursionConfig(**wrong)
