@@ -49,8 +49,9 @@ class Plan(NamedTuple):
         frames = self.valid.shape[1]
         size = min(SEGMENT, frames)
         start = jnp.minimum(s * SEGMENT, frames - size)
-        near = (lax.dynamic_slice_in_dim(a, start, size, 1) for a in (self.emissions, self.valid))
-        return Plan(*near, self.skips), s * SEGMENT - start, size - (s * SEGMENT - start)
+        emissions = lax.dynamic_slice_in_dim(self.emissions, start, size, 1)
+        valid = lax.dynamic_slice_in_dim(self.valid, start, size, 1)
+        return Plan(emissions, valid, self.skips), s * SEGMENT - start, size - (s * SEGMENT - start)
 
 
 def forward(logits, valid, labels, label_lengths, *, blank_id):
