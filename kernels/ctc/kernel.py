@@ -219,23 +219,30 @@ ctc_occupancy = Implementation(_occupancy, refusal=_refusal, tuning=_tuning)
 _POINTER = {"bfloat16": "*bf16", "float16": "*fp16", "float32": "*fp32"}
 _INTEGERS = ("valid", "labels", "lengths", "order", "counts", "states", "classes", "links")
 # Rows, frames, classes, labels: a warp without a barrier, many classes, and the longest labels.
-_COMPILED = {
-    "short": (32, 400, 32, 31),
-    "words": (16, 1000, 32, 200),
-    "pieces": (4, 2000, 5000, 150),
-    "longest": (2, 4000, 1000, MOST_LABELS),
+_SHAPES = {
+    name: dict(zip(("rows", "frames", "classes", "labels"), sizes, strict=True))
+    for name, sizes in {
+        "short": (32, 400, 32, 31),
+        "words": (16, 1000, 32, 200),
+        "pieces": (4, 2000, 5000, 150),
+        "longest": (2, 4000, 1000, MOST_LABELS),
+    }.items()
 }
+
+
+_RECURSION, _FRAMES = (configs.ADVANCE, configs.SPREAD), (configs.NORMALISE, configs.GRADIENT)
+_COMPILED = (
+    [(tunable, name, "float32") for name in ("short", "words", "longest") for tunable in _RECURSION]
+    + [(tunable, name, "float32") for name in ("words", "pieces") for tunable in _FRAMES]
+    + [(tunable, "pieces", "bfloat16") for tunable in (configs.ADVANCE, *_FRAMES)]
+)
 
 
 def compiled_variants(arch: str) -> Iterator[Variant]:
     """What the static report compiles: by the heuristic, and each configuration in a table."""
-    for name, (rows, size, classes, count) in _COMPILED.items():
-        dtypes = ("float32", "bfloat16") if name == "pieces" else ("float32",)
-        for dtype in dtypes:
-            sizes = {"rows": rows, "frames": size, "classes": classes, "labels": count}
-            for tunable in configs.TUNABLES:
-                config = tunable.heuristic(arch=arch, dtype=dtype, **sizes)
-                yield variant(tunable, {**sizes, "dtype": dtype}, config, f"{name}/{dtype}")
+    for tunable, name, dtype in _COMPILED:
+        sizes = {"dtype": dtype, **_SHAPES[name]}
+        yield variant(tunable, sizes, tunable.heuristic(arch=arch, **sizes), f"{name}/{dtype}")
     for tunable in configs.TUNABLES:
         seen = set()
         for table, entry in committed(tunable, arch):
