@@ -17,12 +17,20 @@ import numpy as np
 from jax import lax
 
 from kernels.ctc.derivatives import of_rows
+from kernels.ctc.exponents import (
+    DROPPED,
+    NEVER,
+    SMALLEST,
+    ZERO,
+    bits,
+    inverse_power,
+    lowered,
+    normalised,
+    power,
+)
 from kernels.dispatch import Implementation
 
 SEGMENT = 16  # frames between checkpoints
-# Base-2 exponents. A frame's probability below 2**SMALLEST counts as zero; its exponent is ZERO, so
-# that in a segment no sum of possible ones comes near. States below DROPPED end with the segment.
-SMALLEST, ZERO, DROPPED, NEVER = -(2**18), -(2**23), -(2**28), -(2**29)
 
 
 class Pair(NamedTuple):
@@ -220,8 +228,8 @@ def _scales(plan, first, count, exponents, scales):
 
 def _signed_scale(difference, valid, dtype):
     """2^-|d| > 0, negated where the first summand is the smaller; 0 leaves out the second."""
-    _, _, bias = _bits(dtype)
-    scale = _power(jnp.maximum(-jnp.abs(difference), 1 - bias), dtype)
+    _, _, bias = bits(dtype)
+    scale = power(jnp.maximum(-jnp.abs(difference), 1 - bias), dtype)
     return jnp.where(valid, jnp.where(difference < 0, -scale, scale), jnp.zeros_like(scale))
 
 
@@ -273,12 +281,12 @@ def _forward(plan, label_lengths, usable):
             return _step(state, _get(scales, r), emission, plan.skips)
 
         after = lax.fori_loop(0, count, step, mantissas)
-        blank, blank_exponent = _normalised(after.blank, following.blank)
-        label, label_exponent = _normalised(after.label, following.label)
+        blank, blank_exponent = normalised(after.blank, following.blank)
+        label, label_exponent = normalised(after.label, following.label)
         pair, exps = Pair(blank, label), Pair(blank_exponent, label_exponent)
         top = jnp.max(jnp.maximum(exps.blank, exps.label).astype(dtype), 1).astype(jnp.int32)
         top = jnp.where(top > DROPPED, top, jnp.zeros_like(top))
-        exps = Pair(*(_lowered(e, top) for e in exps))
+        exps = Pair(*(lowered(e, top) for e in exps))
         return (pair, exps, offset + top.astype(dtype), scales), (mantissas, exponents)
 
     start = (mantissas, exponents, jnp.zeros(rows, dtype), scales)
@@ -291,7 +299,7 @@ def _forward(plan, label_lengths, usable):
         for pair in (mantissas, exponents)
     )
     exponent = jnp.maximum(e.blank, e.label)
-    scale = Pair(_power(e.blank - exponent, dtype), _power(e.label - exponent, dtype))
+    scale = Pair(power(e.blank - exponent, dtype), power(e.label - exponent, dtype))
     total = m.blank * scale.blank + m.label * scale.label
     possible = total > 0
     total = jnp.where(possible, total, jnp.ones_like(total))
@@ -328,7 +336,7 @@ def _backward(plan, adjoint, checkpoints):
             return state, _put(states, state, r)
 
         state, states = lax.fori_loop(0, count, step, (mantissas, states))
-        adjoint = Pair(*(a * _inverse_power(m) for a, m in zip(adjoint, state, strict=True)))
+        adjoint = Pair(*(a * inverse_power(m) for a, m in zip(adjoint, state, strict=True)))
         sums = jnp.sum(adjoint.blank * state.blank + adjoint.label * state.label, 1, keepdims=True)
         sums = jnp.where(sums == 0, jnp.ones_like(sums), sums)
         adjoint = Pair(adjoint.blank / sums, adjoint.label / sums)
@@ -362,41 +370,6 @@ def _get(arrays, r):
 def _put(arrays, values, r):
     updates = zip(arrays, values, strict=True)
     return Pair(*(lax.dynamic_update_index_in_dim(a, v, r, 0) for a, v in updates))
-
-
-# ---------------------------------------------------------------------- Powers of two
-
-
-def _bits(dtype):
-    """The integer of a float's size, the bits of its fraction, the bias of its exponent."""
-    return (jnp.int64, 52, 1023) if dtype == jnp.float64 else (jnp.int32, 23, 127)
-
-
-def _power(exponent, dtype):
-    """2**exponent; 0 where that is too small."""
-    integer, fraction, bias = _bits(dtype)
-    biased = (jnp.maximum(exponent, -bias) + bias).astype(integer)
-    return lax.bitcast_convert_type(biased << fraction, dtype)
-
-
-def _exponent(m):
-    integer, fraction, bias = _bits(m.dtype)
-    return ((lax.bitcast_convert_type(m, integer) >> fraction) - bias).astype(jnp.int32)
-
-
-def _inverse_power(m):
-    return jnp.where(m > 0, _power(-_exponent(m), m.dtype), jnp.ones_like(m))
-
-
-def _normalised(m, exponent):
-    """The same number with 1 <= mantissa < 2, or a zero that is smaller than all others."""
-    exponent = jnp.where(m > 0, exponent + _exponent(m), jnp.full_like(exponent, NEVER))
-    return m * _inverse_power(m), exponent
-
-
-def _lowered(exponent, top):
-    lowered = exponent - top[:, None]
-    return jnp.where(lowered > DROPPED, lowered, jnp.full_like(lowered, NEVER))
 
 
 def _scalar(value, like):

@@ -20,9 +20,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from research.errors import ConfigError
-
-# Nodes are numbers: the parent of the empty prefix, which is none, and the empty prefix.
-_NOWHERE, _ROOT = 0, 1
+from research.speech.prefix_tree import NOWHERE, Tree, children_between, plant, read
 
 
 class LabelAutomaton(NamedTuple):
@@ -230,13 +228,6 @@ def _check(logits, lengths) -> tuple[int, int]:
     return logits.shape[0], logits.shape[1]
 
 
-class _Tree(NamedTuple):
-    """The parent and the last label of each node."""
-
-    parents: Array
-    labels: Array
-
-
 class _Beam(NamedTuple):
     """The kept prefixes while the frames of a chunk go by; the arrays are (W,)."""
 
@@ -254,7 +245,7 @@ class _Beam(NamedTuple):
 def _continue(state, logits, lengths, automaton, *, extended: int, blank_id: int) -> BeamState:
     log_probs_BTK = jax.nn.log_softmax(logits.astype(state.blank.dtype))
     (batch, frames, _), (_, width, most) = log_probs_BTK.shape, state.labels.shape
-    tree, nodes = jax.vmap(functools.partial(_plant, room=frames * width))(
+    tree, nodes = jax.vmap(functools.partial(plant, room=frames * width))(
         state.labels, state.counts
     )
     last = jnp.take_along_axis(tree.labels, nodes, axis=1)
@@ -272,13 +263,14 @@ def _continue(state, logits, lengths, automaton, *, extended: int, blank_id: int
     def step(carry, t):
         tree, beam = carry
         start = free + t * width
-        tree, children = _children(tree, beam)
+        kept = jnp.logaddexp(beam.blank, beam.label) > -jnp.inf
+        tree, children = children_between(tree, beam.nodes, beam.counts, kept)
         new = jnp.broadcast_to(start + jnp.arange(width, dtype=jnp.int32), (batch, width))
         moved, parents = jax.vmap(advance)(
             children, beam, log_probs_BTK[:, t], extensions_BTP[:, t], new
         )
         # After the end of a sequence nothing refers to the nodes that are written.
-        tree = _Tree(
+        tree = Tree(
             jax.lax.dynamic_update_slice(tree.parents, parents, (jnp.int32(0), start)),
             jax.lax.dynamic_update_slice(tree.labels, moved.last, (jnp.int32(0), start)),
         )
@@ -287,7 +279,9 @@ def _continue(state, logits, lengths, automaton, *, extended: int, blank_id: int
     (tree, beam), _ = jax.lax.scan(step, (tree, beam), jnp.arange(frames, dtype=jnp.int32))
     used = jnp.logaddexp(beam.blank, beam.label) > -jnp.inf
     beam = beam._replace(counts=jnp.where(used, beam.counts, 0))
-    labels = jax.vmap(functools.partial(_read, most=most, blank_id=blank_id))(tree, beam)
+    labels = jax.vmap(functools.partial(read, most=most, blank_id=blank_id))(
+        tree, beam.nodes, beam.counts
+    )
     return BeamState(labels, beam.counts, *beam[3:])
 
 
@@ -338,9 +332,9 @@ def _advance(children, beam, log_probs_K, extensions_P, new, *, most, automaton,
     by = extensions_P[extension % len(extensions_P)]
 
     # The node that the extended prefix has already, if it is an ancestor of a kept one.
-    begun = jnp.where(child_label[source] == by[:, None], child[source], _NOWHERE)
+    begun = jnp.where(child_label[source] == by[:, None], child[source], NOWHERE)
     known = jnp.max(begun, axis=1)
-    nodes = jnp.where(known == _NOWHERE, new, known)
+    nodes = jnp.where(known == NOWHERE, new, known)
     fusion, states = beam.fusion[source], beam.states[source]
     if automaton is not None:
         states_by = automaton.next_states[states, by].astype(states.dtype)
@@ -364,64 +358,3 @@ def _advance(children, beam, log_probs_K, extensions_P, new, *, most, automaton,
         offset=beam.offset + best,
     )
     return moved, beam.nodes[source]
-
-
-def _children(tree, beam):
-    """For kept prefixes i and j: if i begins j, the node with one label more that does, its label.
-
-    Found by climbing from all j at once, as far as the shortest prefix of all sequences needs.
-    The tree goes through the loop unchanged: otherwise XLA would copy it in every frame.
-    """
-    batch, width = beam.nodes.shape
-    kept = jnp.logaddexp(beam.blank, beam.label) > -jnp.inf
-    shortest = jnp.min(jnp.where(kept, beam.counts, jnp.iinfo(jnp.int32).max), axis=1)
-    longest = jnp.max(jnp.where(kept, beam.counts, 0), axis=1)
-    levels = jnp.max(longest - shortest, initial=0)
-
-    def climb(carry):
-        level, tree, climbed, child, label = carry
-        parents, labels = (
-            jnp.take_along_axis(table, climbed, axis=1, mode="promise_in_bounds") for table in tree
-        )
-        found = parents[:, None, :] == beam.nodes[:, :, None]
-        child = jnp.where(found, climbed[:, None, :], child)
-        label = jnp.where(found, labels[:, None, :], label)
-        return level + 1, tree, parents, child, label
-
-    nowhere = jnp.full((batch, width, width), _NOWHERE, jnp.int32)
-    start = jnp.int32(0), tree, beam.nodes, nowhere, nowhere
-    _, tree, _, child, label = jax.lax.while_loop(lambda carry: carry[0] < levels, climb, start)
-    child = jnp.where(kept[:, :, None] & kept[:, None, :], child, _NOWHERE)
-    return tree, (child, label)
-
-
-def _plant(labels_WN, counts_W, room):
-    """A tree of these prefixes with room for more nodes, and the node of each."""
-    most = labels_WN.shape[1]
-    # Prefix j has with prefix i so many labels in common; equal beginnings are the nodes of the
-    # first prefix that has them. Node 2 + i N + n has the labels of prefix i up to its n-th.
-    same = labels_WN[:, None, :] == labels_WN[None, :, :]
-    inside = jnp.arange(most)[None, :] < counts_W[:, None]
-    same = same & inside[:, None, :] & inside[None, :, :]
-    common = jnp.cumprod(same, axis=2, dtype=jnp.int32).astype(bool)
-    first = jnp.argmax(common, axis=0)  # (W, N): of those with the same first n labels
-    numbers = 2 + first * most + jnp.arange(most)[None, :]
-    numbers = jnp.pad(numbers, ((0, 0), (1, 0)), constant_values=_ROOT)
-    numbers = numbers.astype(jnp.int32)
-    tree = _Tree(  # nowhere and the root first
-        jnp.pad(numbers[:, :-1].reshape(-1), (2, room), constant_values=_NOWHERE),
-        jnp.pad(labels_WN.reshape(-1), (2, room), constant_values=0),
-    )
-    return tree, jnp.take_along_axis(numbers, counts_W[:, None], axis=1)[:, 0]
-
-
-def _read(tree, beam, *, most, blank_id):
-    """The labels of the kept prefixes, (W, N)."""
-
-    def step(nodes, n):
-        inside = n < beam.counts
-        label = jnp.where(inside, tree.labels[nodes], blank_id)
-        return jnp.where(inside, tree.parents[nodes], nodes), label
-
-    _, labels_NW = jax.lax.scan(step, beam.nodes, jnp.arange(most, dtype=jnp.int32), reverse=True)
-    return labels_NW.T.astype(jnp.int32)
