@@ -3,8 +3,15 @@
 from importlib.metadata import version
 
 from kernels.convolution import depthwise_conv1d
-from kernels.ctc import ctc_alignment, ctc_feasible, ctc_loss
+from kernels.ctc import ctc_alignment, ctc_feasible, ctc_loss, ctc_posteriors
 from kernels.explanation import explain
 
-__all__ = ["ctc_alignment", "ctc_feasible", "ctc_loss", "depthwise_conv1d", "explain"]
+__all__ = [
+    "ctc_alignment",
+    "ctc_feasible",
+    "ctc_loss",
+    "ctc_posteriors",
+    "depthwise_conv1d",
+    "explain",
+]
 __version__ = version("trellis-lab")

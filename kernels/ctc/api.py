@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, Num
 
 from kernels.dispatch import Operation
 
-_MODULES = {"xla": "kernels.ctc.xla"}
+_MODULES = {"xla": "kernels.ctc.xla", "triton": "kernels.ctc.kernel"}
 _loss = Operation("ctc_loss", _MODULES, derivatives="kernels.ctc.derivatives", saves=True)
 _occupancy = Operation("ctc_occupancy", _MODULES, derivatives="kernels.ctc.derivatives")
 

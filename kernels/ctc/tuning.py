@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kernels.ctc import reference
+from kernels.ctc.configs import TUNABLES
 from kernels.problems import Cost, Problem
 
 
@@ -72,3 +73,6 @@ def problem(operation: str, name: str, shape: Shape, dtype: str) -> Problem:
         forward=Cost(wide + narrow, 3 * logits.size + 3 * states),
         backward=Cost(2 * wide + narrow, 3 * logits.size + 6 * states),
     )
+
+
+__all__ = ["SHAPES", "TUNABLES", "Shape", "problem"]
