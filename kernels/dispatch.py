@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
@@ -236,7 +237,7 @@ class Operation:
         primitive.def_abstract_eval(functools.partial(_shapes, definition))
         batching.primitive_batchers[primitive] = functools.partial(_fold, primitive, pinned)
         for platform in ("default", "cpu", "cuda", "rocm", "tpu"):
-            rule = mlir.lower_fun(functools.partial(_listed, definition, platform))
+            rule = _lowering(functools.partial(_listed, definition, platform))
             if platform == "default":
                 mlir.register_lowering(primitive, rule)
             else:
@@ -304,7 +305,7 @@ def _is_zero(tangent: Any) -> bool:
 
 def _varying(array: Any) -> frozenset:
     """The axes of ``shard_map`` along which an array differs; JAX moved their home."""
-    aval = jax.typeof(array)
+    aval = array if isinstance(array, ShapedArray) else jax.typeof(array)
     kind = getattr(aval, "mat", None)
     return getattr(aval, "vma", frozenset()) if kind is None else kind.varying
 
@@ -329,9 +330,32 @@ def _eager(primitive: Primitive, *arrays: Any, **parameters: Any) -> Any:
 
 
 def _shapes(definition: Callable, *avals: Any, **parameters: Any) -> list:
-    """Shapes, dtypes and varying axes, from tracing the definition in XLA."""
-    traced = jax.make_jaxpr(functools.partial(_listed, definition, "", **parameters))(*avals)
-    return traced.out_avals
+    """Shapes and dtypes, from tracing the definition in XLA; all vary as the operands do."""
+    function = functools.partial(_listed, definition, "", **parameters)
+    traced = jax.make_jaxpr(function)(*map(_invarying, avals))
+    return [_varying_like(aval, avals[0]) for aval in traced.out_avals]
+
+
+def _lowering(function: Callable) -> Callable:
+    """The rule that lowers a function; what it calls need not know of ``shard_map``."""
+    lower = mlir.lower_fun(function)
+
+    def rule(context, *arrays, **parameters):
+        plain = context.replace(avals_in=[_invarying(aval) for aval in context.avals_in])
+        return lower(plain, *arrays, **parameters)
+
+    return rule
+
+
+def _invarying(aval: Any) -> Any:
+    return ShapedArray(aval.shape, aval.dtype)
+
+
+def _varying_like(aval: Any, other: Any) -> Any:
+    if not _varying(other):
+        return aval
+    kind = getattr(other, "mat", None)
+    return aval.update(vma=other.vma) if kind is None else aval.update(manual_axis_type=kind)
 
 
 def _jvp(definition: Callable, primals: Sequence[Any], tangents: Sequence[Any]) -> list:

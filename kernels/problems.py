@@ -17,7 +17,7 @@ import numpy as np
 
 import kernels
 
-FAMILIES = {"convolution": ("depthwise_conv1d",)}
+FAMILIES = {"convolution": ("depthwise_conv1d",), "ctc": ("ctc_loss",)}
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def gradients(function: Callable[..., Any]) -> Callable[..., tuple]:
 
     def value_and_gradients(arguments, direction):
         value, pullback = jax.vjp(function, *arguments)
-        return value, *pullback(direction)
+        return value, *pullback(direction.astype(value.dtype))
 
     return value_and_gradients
 

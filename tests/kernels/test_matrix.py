@@ -52,7 +52,8 @@ def test_value_and_every_gradient(cell):
     function = jax.jit(problems.gradients(call.function(cell.implementation)))
     found = matrix.named(case, function(call.arguments, matrix.direction(case)))
     for name, array in zip(("value", *call.differentiable), found.values(), strict=True):
-        assert array.dtype == call.dtype, name
+        expected = cell.case.family.results if name == "value" else None
+        assert array.dtype == (expected or call.dtype), name
     matrix.judge(found, lambda: matrix.plain_results(case), matrix.exact(case))
 
 
@@ -179,7 +180,7 @@ def test_what_must_not_count_does_not(cell):
 
     @jax.jit
     def function(operands, direction):
-        moving = matrix.moving(cell.ours, call, tuple(operands.values()))
+        moving = matrix.moving(cell.ours, call, tuple(operands[name] for name in call.operands))
         moved = tuple(operands[name] for name in call.differentiable)
         return matrix.named(cell.case, problems.gradients(moving)(moved, direction))
 
@@ -228,6 +229,8 @@ SPOILS = {
 @pytest.mark.parametrize("spoil", SPOILS)
 def test_an_operand_that_does_not_fit_is_named(spoil, cell):
     for name, array in cell.problem.operands.items():
+        if name in cell.case.family.fitting.get(spoil, ()):
+            continue
         operands = dict(cell.problem.operands) | {name: SPOILS[spoil](array)}
         with pytest.raises(ValueError, match=rf"(?s){name}.*received"):
             jax.eval_shape(cell.ours, *operands.values())

@@ -13,6 +13,8 @@ import pytest
 from kernels import contestants, peers, problems
 from kernels.contestants import Absent
 from kernels.convolution.tuning import Shape
+from kernels.ctc import tuning as ctc
+from kernels.peers import common
 
 SHAPES = {
     "even": Shape(2, 7, 3, 4, activation="relu"),
@@ -98,7 +100,7 @@ def test_torch_is_given_the_layout_that_it_wants_and_says_so():
     assert peer.read((value,))[0].shape == (2, 7, 3)
     assert "(B, C, T)" in peer.note
     assert f"{torch.get_num_threads()} threads" in peer.note
-    assert torch.get_num_threads() == peers._cores()
+    assert torch.get_num_threads() == common.cores()
 
 
 def test_a_missing_torch_is_a_remark(monkeypatch):
@@ -113,7 +115,7 @@ def test_a_missing_torch_is_a_remark(monkeypatch):
 
 def test_a_torch_without_the_gpu_that_jax_uses_is_a_remark(monkeypatch):
     torch = pytest.importorskip("torch")
-    monkeypatch.setattr(peers.jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(common.jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     reason = peers.PEERS["depthwise_conv1d"]["torch"](problem("even"), False)
     assert reason == "JAX uses the GPU, and this torch cannot"
@@ -122,3 +124,32 @@ def test_a_torch_without_the_gpu_that_jax_uses_is_a_remark(monkeypatch):
 def test_other_libraries_are_imported_only_when_asked_for():
     code = "import sys, kernels.bench; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("name", ["optax", "torch"])
+@pytest.mark.parametrize("gradient", [False, True])
+def test_peers_of_ctc_compute_the_loss_where_a_path_exists(name, gradient):
+    call = ctc.problem("ctc_loss", "small", ctc.Shape(4, 20, 6, 3, lengths=True), "float32")
+    if name == "torch":
+        pytest.importorskip("torch", reason="a peer that need not be installed")
+    made = peers.PEERS["ctc_loss"][name](call, gradient)
+    assert not isinstance(made, str)
+    true = problems.exact(call)
+    if isinstance(made, peers.JaxPeer):
+        direction = problems.cotangent(true[0].shape, "float32")
+        found = problems.gradients(made.function)(call.arguments, direction)
+    else:
+        found = made.read(made.start())
+        assert len(found) == 1 + gradient
+    for ours, exact in zip(found, true, strict=False):
+        assert problems.error(ours, exact) < 1e-4  # optax approximates impossible paths
+
+
+def test_what_torch_cannot_do_is_said():
+    pytest.importorskip("torch", reason="a peer that need not be installed")
+    call = ctc.problem("ctc_loss", "small", ctc.Shape(1, 5, 4, 2), "bfloat16")
+    assert peers.PEERS["ctc_loss"]["torch"](call, False) == "torch has no CTC in bfloat16"
+    call = ctc.problem("ctc_loss", "small", ctc.Shape(1, 5, 4, 2), "float32")
+    skipping = {**call.operands, "logit_paddings": np.array([[0, 1, 0, 0, 0]], np.float32)}
+    reason = peers.PEERS["ctc_loss"]["torch"](dataclasses.replace(call, operands=skipping), False)
+    assert reason == "torch cannot skip frames in mid-sequence"

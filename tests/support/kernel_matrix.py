@@ -1,6 +1,6 @@
 """What the matrix of tests/kernels/test_matrix.py runs over, and how it judges a result.
 
-A new operation is one ``Family`` in ``FAMILIES`` here, beside its line in ``kernels.problems``.
+A new operation is one ``Family`` in kernel_families.py, beside its line in ``kernels.problems``.
 
 - A *case* is a shape in a dtype, and so a ``Problem`` with its exact results.
 - A *cell* is a case and an implementation. On a CPU the shapes that are measured are cut down to
@@ -13,82 +13,20 @@ import contextlib
 import functools
 import importlib.util
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from kernel_families import FAMILIES, Family
 
 import kernels
 from kernels import problems
-from kernels.convolution.tuning import Shape as Convolution
 
 LOW = ("bfloat16", "float16")
 ON_CPU, ON_GPU = ("xla", "triton"), (None, "xla", "triton")
 WITHOUT_TRITON = importlib.util.find_spec("triton") is None
-
-
-@dataclass(frozen=True)
-class Family:
-    """What the matrix must know of an operation.
-
-    Attributes:
-        cut: name in ``tuning.SHAPES`` -> the fields that let the interpreter afford it.
-        awkward: sizes at which tiles, blocks and rows end unevenly.
-        low: names of those that run in every precision; all run in float32.
-        small: a shape with every operand, for what costs most to compile or to run.
-        sharded: a shape with rows for 8 devices.
-        ignored: problem -> masks of elements that must not count, by operand and for "output".
-    """
-
-    cut: Mapping[str, Mapping[str, Any]]
-    awkward: Mapping[str, Any]
-    low: tuple[str, ...]
-    small: Any
-    sharded: Any
-    ignored: Callable[[problems.Problem], Mapping[str, np.ndarray]] = field(default=lambda _: {})
-
-
-def _frames_past_the_end(problem: problems.Problem) -> dict[str, np.ndarray]:
-    """Of an operation on (B, T, C) with lengths, and of what it gives: (B, U, C)."""
-    inputs, lengths = problem.operands["inputs"], np.asarray(problem.operands["lengths"])
-    result = jax.eval_shape(problem.plain(), *problem.arguments)
-    masks = {}
-    for name, shape in (("inputs", inputs.shape), ("output", result.shape)):
-        valid = lengths + shape[1] - inputs.shape[1]
-        past = np.arange(shape[1])[None, :] >= valid[:, None]
-        masks[name] = np.broadcast_to(past[:, :, None], shape)
-    return masks
-
-
-FAMILIES = {
-    "depthwise_conv1d": Family(
-        # 16 channels are a block, and 4 times 16 frames.
-        cut={
-            "causal_w4": {"batch": 2, "frames": 67, "channels": 17, "lengths": True},
-            "conformer_w31": {"batch": 1, "frames": 37, "channels": 5},
-            "parakeet_w9": {"batch": 3, "frames": 65, "channels": 3, "lengths": True},
-            "wav2vec2_bert_w31": {"batch": 2, "frames": 13, "channels": 3, "width": 11},
-            "separable_w7": {"batch": 2, "frames": 64, "channels": 16},
-            "wide_w128": {"batch": 1, "frames": 17, "channels": 2, "width": 24},
-            "dilated_w3": {"batch": 2, "frames": 131, "channels": 2, "lengths": True},
-        },
-        awkward={
-            "one": Convolution(1, 1, 1, 1),
-            "one_frame": Convolution(2, 1, 3, 3, activation="gelu"),
-            "shorter_than_the_filter": Convolution(3, 5, 2, 8, activation="relu", lengths=True),
-            "prime": Convolution(2, 17, 33, 4, 3, "CAUSAL", "silu", lengths=True),
-            "valid": Convolution(2, 65, 3, 5, 2, "VALID", lengths=True),
-            "uneven": Convolution(2, 63, 3, 2, 1, (5, 0), "gelu", lengths=True),
-        },
-        low=("prime",),
-        small=Convolution(2, 7, 3, 3, 2, "SAME", "silu", lengths=True),
-        sharded=Convolution(16, 9, 3, 4, activation="silu", lengths=True),
-        ignored=_frames_past_the_end,
-    )
-}
 
 
 class Case(NamedTuple):

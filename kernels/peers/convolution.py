@@ -1,55 +1,14 @@
-"""What others offer for the same operations: who the benchmark measures beside ours.
-
-``PEERS`` has one entry per operation. A peer is made for a problem, and for its value alone or its
-value and every gradient; it is a function that JAX compiles, or a call of another library, which is
-imported here and nowhere else in ``kernels``, and only when it is asked for.
-"""
+"""Depthwise convolution by lax and by torch."""
 
 import dataclasses
-import importlib
-import importlib.util
-import os
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from kernels.convolution.reference import ACTIVATIONS, padding_frames
+from kernels.peers.common import JaxPeer, LibraryPeer, find_torch, torch_device, waiting
 from kernels.problems import Problem, cotangent
-
-
-class JaxPeer(NamedTuple):
-    """A peer in JAX.
-
-    Attributes:
-        function: of the problem's differentiable operands; the benchmark differentiates it.
-        note: what a reader of the result must know.
-    """
-
-    function: Callable[..., Any]
-    note: str = ""
-
-
-class LibraryPeer(NamedTuple):
-    """A peer in another library, ready to be called.
-
-    Attributes:
-        start: begins the work and returns its results; operands are in place already.
-        wait: returns when the results are there.
-        read: results -> the value, then every gradient if wanted, laid out as ours.
-        note: what a reader of the result must know.
-    """
-
-    start: Callable[[], Any]
-    wait: Callable[[Any], Any]
-    read: Callable[[Any], tuple[np.ndarray, ...]]
-    note: str = ""
-
-
-Factory = Callable[[Problem, bool], JaxPeer | LibraryPeer | str]
-"""(problem, whether gradients are wanted) -> the peer, or the reason why it cannot do this."""
 
 
 def lax_depthwise_conv1d(
@@ -80,40 +39,18 @@ def _zero_after(array, lengths):
     return jnp.where((t[None, :] < lengths[:, None])[:, :, None], array, jnp.zeros((), array.dtype))
 
 
-def _lax_depthwise_conv1d(problem: Problem, gradient: bool) -> JaxPeer:
+def lax_peer(problem: Problem, gradient: bool) -> JaxPeer:
+    """``lax_depthwise_conv1d`` in place of the operation."""
     del gradient
     return JaxPeer(dataclasses.replace(problem, definition=lax_depthwise_conv1d).plain())
 
 
-def _torch() -> Any:
-    """The library on the device that JAX uses, or the reason why not."""
-    if importlib.util.find_spec("torch") is None:
-        return "torch is not installed (pip install torch)"
-    torch = importlib.import_module("torch")
-    platform = jax.default_backend()
-    if platform not in ("cpu", "gpu"):
-        return f"torch runs here on a CPU or a GPU, and JAX uses the {platform}"
-    if platform == "gpu" and not torch.cuda.is_available():
-        return "JAX uses the GPU, and this torch cannot"
-    return torch
-
-
-def _cores() -> int:
-    """Cores that this process may use; JAX uses all of them."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _torch_depthwise_conv1d(problem: Problem, gradient: bool) -> LibraryPeer | str:
-    torch = _torch()
+def torch_peer(problem: Problem, gradient: bool) -> LibraryPeer | str:
+    """``torch.nn.functional.conv1d`` with a group for each channel."""
+    torch = find_torch()
     if isinstance(torch, str):
         return torch
-    on_gpu = jax.default_backend() == "gpu"
-    device, dtype = "cuda" if on_gpu else "cpu", getattr(torch, problem.dtype)
-    if on_gpu:
-        torch.backends.cudnn.allow_tf32 = False
-        torch.backends.cudnn.benchmark = True
-    else:
-        torch.set_num_threads(_cores())
+    device, dtype = torch_device(torch), getattr(torch, problem.dtype)
 
     def tensor(array, *axes):
         wide = np.array(np.asarray(array, np.float32).transpose(axes), order="C")
@@ -172,25 +109,11 @@ def _torch_depthwise_conv1d(problem: Problem, gradient: bool) -> LibraryPeer | s
     if gradient:
         for leaf in leaves:
             leaf.requires_grad_()
-    where = "cuDNN's autotuning on, TF32 off" if on_gpu else f"{torch.get_num_threads()} threads"
+    on_gpu = "cuDNN's autotuning on, TF32 off"
+    where = on_gpu if device == "cuda" else f"{torch.get_num_threads()} threads"
     return LibraryPeer(
         value_and_gradients if gradient else value,
-        (lambda _: torch.cuda.synchronize()) if on_gpu else (lambda _: None),
+        waiting(torch, device),
         read,
         f"torch: eager conv1d on operands laid out (B, C, T), its own order; {where}",
     )
-
-
-PEERS: Mapping[str, Mapping[str, Factory]] = {
-    "depthwise_conv1d": {"lax": _lax_depthwise_conv1d, "torch": _torch_depthwise_conv1d},
-}
-
-
-def peers(operation: str) -> Mapping[str, Factory]:
-    """The peers of an operation, by name; none, if nobody else has it.
-
-    Example:
-        >>> sorted(peers("depthwise_conv1d"))
-        ['lax', 'torch']
-    """
-    return PEERS.get(operation, {})

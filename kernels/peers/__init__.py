@@ -1,0 +1,28 @@
+"""What others offer for the same operations: who the benchmark measures beside ours.
+
+``PEERS`` has one entry per operation. A peer is made for a problem, and for its value alone or its
+value and every gradient; it is a function that JAX compiles, or a call of another library, which is
+imported here and nowhere else in ``kernels``, and only when it is asked for.
+"""
+
+from collections.abc import Mapping
+
+from kernels.peers import convolution, ctc
+from kernels.peers.common import Factory, JaxPeer, LibraryPeer
+
+__all__ = ["PEERS", "Factory", "JaxPeer", "LibraryPeer", "peers"]
+
+PEERS: Mapping[str, Mapping[str, Factory]] = {
+    "depthwise_conv1d": {"lax": convolution.lax_peer, "torch": convolution.torch_peer},
+    "ctc_loss": {"optax": ctc.optax_peer, "torch": ctc.torch_peer},
+}
+
+
+def peers(operation: str) -> Mapping[str, Factory]:
+    """The peers of an operation, by name; none, if nobody else has it.
+
+    Example:
+        >>> sorted(peers("depthwise_conv1d"))
+        ['lax', 'torch']
+    """
+    return PEERS.get(operation, {})
