@@ -20,7 +20,7 @@ from kernels.architectures import find_architecture
 
 DEVICES = 8
 MOVES = ("all-gather", "all-to-all", "collective-permute", "reduce-scatter", "all-reduce")
-_ALL_REDUCE = re.compile(r"= (.*) all-reduce(?:-start)?\(")
+_ALL_REDUCE = re.compile(r"= (.*) all-reduce(?:-done)?\(")
 _SHAPE = re.compile(r"\w+\[([\d,]*)\]")
 _LAUNCH = re.compile(r'= (.*?) custom-call\(.*custom_call_target="triton_kernel_call"')
 
