@@ -1,7 +1,7 @@
 """Shapes that are tested and measured."""
 
 import zlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -75,4 +75,15 @@ def problem(operation: str, name: str, shape: Shape, dtype: str) -> Problem:
     )
 
 
-__all__ = ["SHAPES", "TUNABLES", "Shape", "problem"]
+def sizes(shape: Shape, dtype: str) -> dict[str, Any]:
+    """What a configuration is chosen by, of a call in this shape."""
+    return {
+        "rows": shape.batch,
+        "frames": shape.frames,
+        "classes": shape.classes,
+        "labels": shape.labels,
+        "dtype": dtype,
+    }
+
+
+__all__ = ["SHAPES", "TUNABLES", "Shape", "problem", "sizes"]

@@ -25,7 +25,8 @@ compiled_afresh = contestants.compiled_afresh
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    """One tiny shape, known ceilings, no library peer; the tests' compilation cache is in use."""
+    """One tiny shape of one operation, known ceilings, no library peer, the cache of the tests."""
+    monkeypatch.setattr(problems, "FAMILIES", {"convolution": ("depthwise_conv1d",)})
     monkeypatch.setattr(contestants, "compiled_afresh", contextlib.nullcontext)
     monkeypatch.setattr(tuning, "SHAPES", {"tiny": TINY})
     monkeypatch.setattr(bench, "measure_ceilings", lambda *_: CEILINGS)

@@ -310,7 +310,7 @@ def test_candidates_are_distinct_and_few(tunable: Tunable, shape):
     sizes = family.sizes(family.SHAPES[shape], "bfloat16")
     found = list(tunable.candidates(**sizes))
     assert len({*found}) == len(found)
-    assert 10 <= len({*found} - {tunable.heuristic(arch="sm_90", **sizes)}) <= 36
+    assert 3 <= len({*found} - {tunable.heuristic(arch="sm_90", **sizes)}) <= 36
 
 
 @without_triton

@@ -100,6 +100,7 @@ def bench(tmp_path, monkeypatch):
     monkeypatch.setattr(configurations, "TREE", tmp_path / "tree")
     monkeypatch.setenv("TRELLIS_TUNING", str(tmp_path / "user"))
     monkeypatch.setattr(tuning, "SHAPES", SHAPES)
+    monkeypatch.setattr(problems, "FAMILIES", {"convolution": ("depthwise_conv1d",)})
     monkeypatch.setattr(problems, "exact", lambda problem: exact(problem.name))
     give_candidates(monkeypatch, "CONVOLVE", HEURISTIC, block(8), block(32), block(64))
     give_candidates(monkeypatch, "SLOPE")
