@@ -389,8 +389,12 @@ def forget() -> None:
 
 
 def committed(tunable: Tunable, arch: str) -> Iterator[tuple[str, Entry]]:
-    """The entries of all committed tables of devices of an architecture, with the table's name."""
+    """Each configuration of the tree's tables for an architecture, once a precision, named."""
+    seen = set()
     for path in sorted(TREE.glob("*.json")):
         if (read(path) or {}).get("arch") == arch:
             for entry in entries(path, tunable).values():
-                yield path.stem, entry
+                new = (entry.config, entry.sizes["dtype"])
+                if new not in seen:
+                    seen.add(new)
+                    yield f"{tunable.bucket(**entry.sizes)}/{path.stem}", entry

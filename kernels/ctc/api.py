@@ -191,12 +191,6 @@ def _operands(logits, logit_paddings, labels, label_paddings, blank_id) -> _Oper
     )
 
 
-def _usable_labels(labels, label_paddings, classes, blank_id) -> Bool[Array, " B"]:
-    """Which rows have only labels that are classes, traced or not."""
-    wrong = _is_wrong(jnp.asarray(labels), classes, blank_id) & _is_valid(label_paddings)
-    return ~jnp.any(wrong, axis=1)
-
-
 def _is_valid(paddings):
     return ~jnp.asarray(paddings).astype(bool)
 

@@ -244,13 +244,8 @@ def compiled_variants(arch: str) -> Iterator[Variant]:
         sizes = {"dtype": dtype, **_SHAPES[name]}
         yield variant(tunable, sizes, tunable.heuristic(arch=arch, **sizes), f"{name}/{dtype}")
     for tunable in configs.TUNABLES:
-        seen = set()
-        for table, entry in committed(tunable, arch):
-            new = (entry.config, entry.sizes["dtype"])
-            if new not in seen:
-                seen.add(new)
-                label = f"{tunable.bucket(**entry.sizes)}/{table}"
-                yield variant(tunable, entry.sizes, entry.config, label)
+        for label, entry in committed(tunable, arch):
+            yield variant(tunable, entry.sizes, entry.config, label)
 
 
 def variant(tunable: Tunable, sizes: Mapping[str, Any], config: Any, label: str) -> Variant:
