@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from kernels.ctc import reference
 from kernels.dispatch import Implementation
+from kernels.rows import of_rows
 
 
 def forward(logits, valid, labels, label_lengths, *, blank_id):
@@ -28,13 +29,6 @@ def _emissions(logits, valid, labels, label_lengths, blank_id):
     valid = valid.astype(bool)
     log_probs = reference.log_softmax(logits, valid)
     return reference.log_emissions(log_probs, labels, blank_id), valid, labels, label_lengths
-
-
-def of_rows(array, rows):
-    """Row b is row b // (rows / N) of N; jnp.repeat would gather what is sharded."""
-    each = rows // max(array.shape[0], 1)
-    wider = jnp.broadcast_to(array[:, None], (array.shape[0], each, *array.shape[1:]))
-    return wider.reshape(rows, *array.shape[1:])
 
 
 ctc_loss = Implementation(forward)

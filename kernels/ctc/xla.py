@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from kernels.ctc.derivatives import of_rows
 from kernels.ctc.exponents import (
     DROPPED,
     NEVER,
@@ -29,6 +28,7 @@ from kernels.ctc.exponents import (
     power,
 )
 from kernels.dispatch import Implementation
+from kernels.rows import of_rows
 
 SEGMENT = 16  # frames between checkpoints
 

@@ -1,0 +1,1 @@
+"""Attention with its gradients, on CPU, GPU and TPU."""
