@@ -1,8 +1,9 @@
 """What every implementation of attention is given.
 
 Axes: B rows, T queries, S keys, N heads, K key heads (N is a multiple of K), H dimensions of a
-head, b rows of an operand: a divisor of B, mostly B or 1 (``kernels.dispatch``). R = T + S - 1 offsets:
-query t and key s meet at index s - t + T - 1, so that index 0 is the last query at the first key.
+head, R = T + S - 1 offsets, b rows of an operand: a divisor of B, mostly B or 1
+(``kernels.dispatch``). Query t and key s meet at offset s - t, whose index is s - t + T - 1: index
+0 is the last query at the first key.
 """
 
 from typing import Any, NamedTuple
