@@ -2,16 +2,34 @@
 
 from importlib.metadata import version
 
+from kernels.attention import (
+    alibi,
+    attention,
+    attention_fn,
+    clamped_bias,
+    conv_attention,
+    relative_attention,
+    shaw_position_keys,
+    t5_bias,
+)
 from kernels.convolution import depthwise_conv1d
 from kernels.ctc import ctc_alignment, ctc_feasible, ctc_loss, ctc_posteriors
 from kernels.explanation import explain
 
 __all__ = [
+    "alibi",
+    "attention",
+    "attention_fn",
+    "clamped_bias",
+    "conv_attention",
     "ctc_alignment",
     "ctc_feasible",
     "ctc_loss",
     "ctc_posteriors",
     "depthwise_conv1d",
     "explain",
+    "relative_attention",
+    "shaw_position_keys",
+    "t5_bias",
 ]
 __version__ = version("trellis-lab")

@@ -1,0 +1,219 @@
+"""What the arguments of attention must be, and what is said where they are not.
+
+Axes: B batch, T queries, S keys, N heads, K key heads, H dimensions of a head.
+"""
+
+import math
+import operator
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+FLOATS = ("float32", "bfloat16", "float16", "float64")
+WANTED = {
+    "query": "query (B, T, N, H)",
+    "key": "key (B, S, K, H)",
+    "value": "value (B, S, K, H)",
+    "bias": "bias broadcastable to (B, N, T, S)",
+    "mask": "mask broadcastable to (B, N, T, S)",
+    "query_seq_lengths": "query_seq_lengths (B,)",
+    "key_value_seq_lengths": "key_value_seq_lengths (B,)",
+    "query_segment_ids": "query_segment_ids (B, T)",
+    "key_value_segment_ids": "key_value_segment_ids (B, S)",
+    "position_key": "position_key (T + S - 1, N, H)",
+    "content_bias": "content_bias (N, H)",
+    "position_bias": "position_bias (N, H)",
+    "key_filter": "key_filter (W, K, H), (W, K, 1) or (W, K)",
+}
+BROADCAST = ("bias", "mask")
+OF_QUERY_DTYPE = ("key", "value", "position_key", "content_bias", "position_bias", "key_filter")
+
+
+def of_batch(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """The arrays that are there, with a batch axis where query, key and value came without one.
+
+    Raises:
+        ValueError: a rank, shape or dtype that does not fit the others.
+    """
+    given = {name: jnp.asarray(a) for name, a in arrays.items() if a is not None}
+    received = ", ".join(f"{name} {a.shape} {a.dtype}" for name, a in given.items())
+    wanted = ", ".join(WANTED[name] for name in given)
+    three = [given[name] for name in ("query", "key", "value")]
+    if len({a.ndim for a in three}) > 1 or three[0].ndim not in (3, 4):
+        raise ValueError(
+            f"attention takes {wanted}, or all of them without B; received {received}. Add the "
+            "missing axis with x[None]."
+        )
+    if three[0].ndim == 3:
+        given |= {name: given[name][None] for name in ("query", "key", "value")}
+        for name, array in given.items():
+            per_row = name in WANTED and WANTED[name].split(" (")[-1].startswith("B,")
+            if name not in BROADCAST and per_row and array.ndim < WANTED[name].count(",") + 1:
+                given[name] = array[None]
+    for name in BROADCAST:
+        if name in given and given[name].ndim < 4:
+            array = given[name]
+            given[name] = array.reshape(*[1] * (4 - array.ndim), *array.shape)
+    _check_kinds(given, wanted, received)
+    _check_shapes(given, wanted, received)
+    return given
+
+
+def _check_kinds(given, wanted, received):
+    for name, array in given.items():
+        kind: Any = jnp.floating
+        if name == "mask":
+            kind = jnp.bool_
+        elif name.endswith(("lengths", "ids")):
+            kind = jnp.integer
+        if not jnp.issubdtype(array.dtype, kind):
+            advice = "Use .astype()."
+            if name == "mask":
+                advice = "True where a key counts: compare with != 0, or pass it as bias."
+            raise ValueError(f"{name} must be {kind.__name__}; received {received}. {advice}")
+    dtype = given["query"].dtype
+    if str(dtype) not in FLOATS:
+        raise ValueError(f"query must be one of {FLOATS}; received {received}. Use .astype().")
+    for name in OF_QUERY_DTYPE:
+        if name in given and given[name].dtype != dtype:
+            raise ValueError(
+                f"{name} must have the dtype of query, {dtype}; received {received}. Use "
+                f"{name}.astype(query.dtype)."
+            )
+    for one, other in (
+        ("query_segment_ids", "key_value_segment_ids"),
+        ("key_value_segment_ids", "query_segment_ids"),
+    ):
+        if one in given and other not in given:
+            raise ValueError(
+                f"query_segment_ids and key_value_segment_ids belong together; received {one} "
+                f"alone: {received}. Pass {other} too, the same ids where queries are keys."
+            )
+
+
+def _check_shapes(given, wanted, received):
+    batch, queries, heads, width = given["query"].shape
+    keys, key_heads = given["key"].shape[1:3]
+    if key_heads == 0 or heads % key_heads:
+        raise ValueError(
+            f"query must have a multiple of the heads of key and value, so that each key head "
+            f"serves N / K of the queries; received {received}. Repeat or drop heads."
+        )
+    expected = {
+        "key": (batch, keys, key_heads, width),
+        "value": (batch, keys, key_heads, width),
+        "query_seq_lengths": (batch,),
+        "key_value_seq_lengths": (batch,),
+        "query_segment_ids": (batch, queries),
+        "key_value_segment_ids": (batch, keys),
+        "position_key": (queries + keys - 1, heads, width),
+        "content_bias": (heads, width),
+        "position_bias": (heads, width),
+    }
+    wrong = [name for name in expected if name in given and given[name].shape != expected[name]]
+    full = (batch, heads, queries, keys)
+    wrong += [
+        name
+        for name in BROADCAST
+        if name in given
+        and (
+            given[name].ndim != 4
+            or any(
+                size not in (1, all_) for size, all_ in zip(given[name].shape, full, strict=True)
+            )
+        )
+    ]
+    if "key_filter" in given:
+        shape = given["key_filter"].shape
+        per_head = shape[1:] in ((key_heads,), (key_heads, 1), (key_heads, width))
+        if not per_head or shape[0] == 0:
+            wrong.append("key_filter")
+    if wrong:
+        sizes = f"B {batch}, T {queries}, S {keys}, N {heads}, K {key_heads}, H {width}"
+        raise ValueError(
+            f"{wanted} must agree, here with {sizes}, and {', '.join(wrong)} does not; received "
+            f"{received}. Check the order of the axes: heads come after frames, except in bias and "
+            "mask."
+        )
+
+
+def scale_of(scale: Any, width: int) -> float:
+    """A number that is known while tracing; by default one over the root of the head's width."""
+    if scale is None:
+        return 1.0 / math.sqrt(max(width, 1))
+    return _number("scale", scale, "Multiply the query by what is traced, and pass scale=1.0.")
+
+
+def soft_cap_of(cap: Any) -> float | None:
+    """Positive, or None."""
+    if cap is None:
+        return None
+    number = _number("logits_soft_cap", cap, "Pass a Python number.")
+    if not number > 0:
+        raise ValueError(
+            f"logits_soft_cap must be positive; received {cap!r}. None leaves the scores as they "
+            "are."
+        )
+    return number
+
+
+def window_of(window: Any) -> tuple[int | None, int | None] | None:
+    """(left, right), from one number or two; None where there is no bound."""
+    if window is None:
+        return None
+    try:
+        sides = tuple(window) if isinstance(window, tuple | list) else (window, window)
+        left, right = (None if side is None else operator.index(side) for side in sides)
+    except (TypeError, ValueError):
+        left = right = -1
+    if min(0 if side is None else side for side in (left, right)) < 0:
+        raise ValueError(
+            "local_window_size must be one integer or a pair (left, right), from 0 on or None; "
+            f"received {window!r}. (3, 0) is the query's own position and three before it."
+        )
+    return None if left is right is None else (left, right)
+
+
+def dropout_of(rate: Any, key: Any) -> float:
+    """The rate, in [0, 1), with a key where it is not 0."""
+    number = _number("dropout_rate", rate, "Pass a Python number.")
+    if not 0 <= number < 1:
+        raise ValueError(f"dropout_rate must be in [0, 1); received {rate!r}.")
+    if number and key is None:
+        raise ValueError(
+            f"dropout_key must be given with dropout_rate; received dropout_rate={rate!r} alone. "
+            "Pass a key of jax.random, or dropout_rate=0.0 where nothing is dropped."
+        )
+    if key is not None:
+        key = jnp.asarray(key)
+        typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+        if not (typed and key.ndim == 0) and not (key.dtype == jnp.uint32 and key.ndim == 1):
+            raise ValueError(
+                f"dropout_key must be one key of jax.random; received {key.shape} {key.dtype}. "
+                "Use jax.random.key(seed), or one of jax.random.split's."
+            )
+    return number
+
+
+def implementation_options(**options: Any) -> None:
+    """Truth values that are known while tracing."""
+    for name, option in options.items():
+        if not isinstance(option, bool):
+            raise ValueError(
+                f"{name} must be True or False, known while tracing; received {option!r}."
+            )
+
+
+def _number(name: str, value: Any, advice: str) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError, jax.errors.ConcretizationTypeError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(
+            f"{name} must be a finite number that is known while tracing; received {value!r}. "
+            f"{advice}"
+        )
+    return number
