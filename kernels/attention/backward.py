@@ -5,9 +5,9 @@ slope along the scores is ds = p (dp - D), and
 
     dvalue = p' dout     dkey = scale ds' query     dquery = scale ds key
 
-A program of the first kernel has a block of keys of one key head and goes through the queries of all
-heads that share it, so that nothing is added up by two programs. A program of the second has a block
-of queries. Dropout scales p in dvalue, and dp.
+A program of the first kernel has a block of keys of one key head and goes through the queries of
+all heads that share it, so that nothing is added up by two programs. A program of the second has a
+block of queries. Dropout scales p in dvalue, and dp.
 """
 
 # pyright: reportInvalidTypeForm=false, reportMissingImports=false, reportGeneralTypeIssues=false
@@ -219,11 +219,10 @@ def query_gradient(
             dq, dp, q, pq, do, log_sum, d, key, value, extras, t0, tl.maximum(full_low, full_high),
             high, queries, keys, F, True, QUERY, POSITION, BM, BN, WIDE,
         )  # fmt: skip
+    counts = (t0 + tl.arange(0, BM) < queries)[:, None]
     if QUERY:
-        store_rows(
-            dquery + of_head, dq * F.scale, t0, F.queries, F.query_stride, F.width, BM, P
-        )  # fmt: skip
+        dq = tl.where(counts, dq * F.scale, 0.0)
+        store_rows(dquery + of_head, dq, t0, F.queries, F.query_stride, F.width, BM, P)
     if POSITION:
-        store_rows(
-            dposition + of_head, dp * F.scale, t0, F.queries, F.query_stride, F.width, BM, P
-        )  # fmt: skip
+        dp = tl.where(counts, dp * F.scale, 0.0)
+        store_rows(dposition + of_head, dp, t0, F.queries, F.query_stride, F.width, BM, P)

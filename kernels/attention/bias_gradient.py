@@ -1,8 +1,8 @@
 """Gradients of what is added to the scores, and of position keys.
 
-A program has a block of the result and sums what shares it: nothing is as large as the scores unless
-the bias is. Where the result has few blocks, PARTS programs share the rows and heads of one, and
-XLA adds up what they found.
+A program has a block of the result and sums what shares it: nothing is as large as the scores
+unless the bias is. Where the result has few blocks, PARTS programs share the rows and heads of one,
+and XLA adds up what they found.
 """
 
 # pyright: reportInvalidTypeForm=false, reportMissingImports=false, reportGeneralTypeIssues=false

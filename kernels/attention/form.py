@@ -4,8 +4,8 @@ One hashable object is the constant of every kernel; kernels read its attributes
 parameters. All of it is known when the launch is lowered, so that loads are wide and what a call
 does not have costs nothing.
 
-Axes: B rows, T queries, S keys, K key heads, G query heads of each, N = K G, H dimensions of a head,
-R = T + S - 1 offsets, b rows of an operand.
+Axes: B rows, T queries, S keys, K key heads, G query heads of each, N = K G, H dimensions of a
+head, R = T + S - 1 offsets, b rows of an operand.
 """
 
 import math
@@ -141,7 +141,7 @@ class Form:
 
     @property
     def factor(self) -> float:
-        """What a product is multiplied by before anything is added to it; a cap takes it natural."""
+        """What a product is multiplied by before anything is added; a cap takes it natural."""
         return self.scale * (_LOG2_E if self.cap is None else 1.0)
 
     @property
@@ -162,7 +162,7 @@ class Form:
 
     @property
     def exact_tangent(self) -> bool:
-        """Whether the tangent must be right to float32 near zero, which costs several times more."""
+        """Whether the tangent must be right to float32 near zero, which costs far more."""
         return self.dtype == "float32"
 
     @property

@@ -54,7 +54,7 @@ def forward(
     key_lengths, query_segments, key_segments, seeds, out, residual,
     F: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
-    """out = softmax(scores) value, and the natural logarithm of the softmax's denominator."""
+    """Softmax(scores) value, and the natural logarithm of the softmax's denominator."""
     P: tl.constexpr = F.padded
     BLOCKS: tl.constexpr = (F.queries + BM - 1) // BM
     block = tl.program_id(0) % BLOCKS

@@ -1,8 +1,8 @@
 """Attention in Triton: what is launched with which sizes.
 
 The value is one launch. Saved for the gradient are the value and the residual. The gradient is at
-most five: keys and values, queries, the bias, the offset bias, position keys; only of what is wanted.
-None has an array of (B, N, T, S) beside operands and their gradients.
+most five: keys and values, queries, the bias, the offset bias, position keys; only of what is
+wanted. None has an array of (B, N, T, S) beside operands and their gradients.
 
 Axes: B rows, T queries, S keys, N query heads, K key heads, H dimensions of a head.
 """
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from kernels import launch
 from kernels.attention import backward, bias_gradient, configs, partition
-from kernels.attention.form import LEAST, Form, describe
+from kernels.attention.form import Form, describe
 from kernels.attention.forward import forward as forward_kernel
 from kernels.attention.operands import Operands
 from kernels.attention.variants import compiled_variants, variant
@@ -106,7 +106,7 @@ def _key_value(given, later, asked, static):
     for name, array in (("key", given.key), ("value", given.value)):
         # Where rows share keys, theirs are added up after the launch.
         dtype = array.dtype if len(array) == form.rows else jnp.float32
-        shape = (form.rows, *array.shape[1:]) if name in asked else (1,)
+        shape = (form.rows, *(array.shape[1:] if name in asked else ()))
         of_rows.append(jax.ShapeDtypeStruct(shape, dtype))
     results = launch.kernel_call(
         backward.key_value_gradient,
@@ -139,7 +139,7 @@ def _query(given, later, asked, static):
         *_pointers(given),
         *later,
         out=tuple(
-            jax.ShapeDtypeStruct(of if name in asked else (1,), dtype)
+            jax.ShapeDtypeStruct(of if name in asked else of[:1], dtype)
             for name in ("query", "position_query")
         ),
         grid=(blocks * form.heads * form.rows,),
@@ -155,7 +155,7 @@ def _bias(given, later, asked, static):
     del asked
     form = describe(given, **static)
     config = _chosen(configs.BIAS_GRADIENT, form)
-    rows, heads, queries, keys = given.bias.shape
+    rows, heads, *_ = given.bias.shape
     query_blocks = -(-form.queries // config.block_queries)
     key_blocks = -(-form.keys // config.block_keys)
     blocks = rows * heads

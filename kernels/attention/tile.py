@@ -133,11 +133,7 @@ def span(
 
 @triton.jit
 def _tangent(x, EXACT: tl.constexpr):
-    if EXACT:
-        y = libdevice.tanh(x)
-    else:
-        y = 1.0 - 2.0 / (1.0 + tl.exp2(x * 2.8853900817779268))
-    return y
+    return libdevice.tanh(x) if EXACT else 1.0 - 2.0 / (1.0 + tl.exp2(x * 2.8853900817779268))
 
 
 @triton.jit
@@ -156,7 +152,7 @@ def positions(
     position_query, position_key, t0, s0, F: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
     WIDE: tl.constexpr,
 ):  # fmt: skip
-    """position_query[t] . position_key[s - t + T - 1], (BM, BN): a product of WIDE offsets, skewed."""
+    """position_query[t] . position_key[s - t + T - 1]: (BM, WIDE) products by offset, skewed."""
     P: tl.constexpr = F.padded
     band = position_band(position_key, t0, s0, F, BM, P, WIDE)
     products = tl.dot(position_query, tl.trans(band), input_precision="ieee")
