@@ -178,9 +178,9 @@ def visible(given: Operands, causal: bool, window: Any) -> jax.Array:
     if given.mask is not None:
         seen &= given.mask
     if given.query_lengths is not None:
-        seen &= (t < given.query_lengths[:, None, None])[:, None]
+        seen &= (t[None] < given.query_lengths[:, None, None])[:, None]
     if given.key_lengths is not None:
-        seen &= (s < given.key_lengths[:, None, None])[:, None]
+        seen &= (s[None] < given.key_lengths[:, None, None])[:, None]
     if given.query_segments is not None:
         same = given.query_segments[:, :, None] == given.key_segments[:, None, :]
         seen &= same[:, None]
