@@ -151,6 +151,8 @@ class Operation:
             reason = launch.unavailable(platform or "cpu")
             if reason is not None:
                 return reason
+        if implementation == "cudnn" and platform not in (None, "cuda"):
+            return f"cuDNN runs on CUDA, not on {platform}"
         return self.load(implementation).refusal(*operands, **dict(call.static))
 
     def choose(self, platform: str, call: Call, operands: Sequence[Any]) -> str:

@@ -1,7 +1,8 @@
 """One call of an operation with everything around it: what tests, benchmark and tuning share.
 
 Each family lists its shapes in ``tuning.SHAPES`` and turns one into a ``Problem`` with
-``tuning.problem(operation, name, shape, dtype)``. A new operation is one line in ``FAMILIES``.
+``tuning.problem(operation, name, shape, dtype)``. A new operation is one line in ``FAMILIES``;
+``tuning.OPERATIONS`` has those of a family that have shapes of their own.
 """
 
 import functools
@@ -17,7 +18,11 @@ import numpy as np
 
 import kernels
 
-FAMILIES = {"convolution": ("depthwise_conv1d",), "ctc": ("ctc_loss",)}
+FAMILIES = {
+    "attention": ("attention", "relative_attention", "conv_attention"),
+    "convolution": ("depthwise_conv1d",),
+    "ctc": ("ctc_loss",),
+}
 
 
 @dataclass(frozen=True)
@@ -88,7 +93,7 @@ class Problem:
 
 
 def load(operation: str) -> Any:
-    """The ``tuning`` module of an operation's family.
+    """The ``tuning`` module of an operation's family, or what has the same names for it.
 
     Raises:
         ValueError: there is no such operation.
@@ -99,7 +104,8 @@ def load(operation: str) -> Any:
     """
     for family, operations in FAMILIES.items():
         if operation in operations:
-            return importlib.import_module(f"kernels.{family}.tuning")
+            module = importlib.import_module(f"kernels.{family}.tuning")
+            return getattr(module, "OPERATIONS", {}).get(operation, module)
     known = sorted(name for operations in FAMILIES.values() for name in operations)
     raise ValueError(f"an operation must be one of {known}; received {operation!r}.")
 

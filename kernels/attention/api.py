@@ -107,7 +107,7 @@ def attention(
     Sources: Vaswani et al., "Attention is all you need", 2017; computed as in Dao,
     "FlashAttention-2", 2023; grouped heads Ainslie et al. 2023; soft cap Gemma Team 2024.
     """
-    checks.implementation_options(is_causal=is_causal, return_residual=return_residual)
+    checks.truth_values(is_causal=is_causal, return_residual=return_residual)
     given = checks.of_batch(
         {
             "query": query,
@@ -207,7 +207,7 @@ def relative_attention(
     Sources: Dai et al., "Transformer-XL", 2019; Gulati et al., "Conformer", 2020; Shaw, Uszkoreit,
     Vaswani, "Self-attention with relative position representations", 2018.
     """
-    checks.implementation_options(is_causal=is_causal)
+    checks.truth_values(is_causal=is_causal)
     given = checks.of_batch(
         {
             "query": query,
@@ -302,7 +302,7 @@ def conv_attention(
     Sources: So et al., "Primer: searching for efficient transformers for language modeling", 2021
     (depthwise convolution of the projected keys), with the filters of Wu et al., 2019.
     """
-    checks.implementation_options(is_causal=is_causal)
+    checks.truth_values(is_causal=is_causal)
     given = checks.of_batch(
         {
             "query": query,

@@ -189,7 +189,7 @@ def dropout_of(rate: Any, key: Any) -> float:
     if key is not None:
         key = jnp.asarray(key)
         typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-        if not (typed and key.ndim == 0) and not (key.dtype == jnp.uint32 and key.ndim == 1):
+        if not (typed and key.ndim == 0) and not _is_raw_key(key):
             raise ValueError(
                 f"dropout_key must be one key of jax.random; received {key.shape} {key.dtype}. "
                 "Use jax.random.key(seed), or one of jax.random.split's."
@@ -197,7 +197,15 @@ def dropout_of(rate: Any, key: Any) -> float:
     return number
 
 
-def implementation_options(**options: Any) -> None:
+def _is_raw_key(key: Any) -> bool:
+    """Whether it is the words of a key, as ``jax.random.PRNGKey`` gives them."""
+    try:
+        return jax.random.wrap_key_data(key).ndim == 0
+    except (TypeError, ValueError):
+        return False
+
+
+def truth_values(**options: Any) -> None:
     """Truth values that are known while tracing."""
     for name, option in options.items():
         if not isinstance(option, bool):

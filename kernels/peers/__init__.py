@@ -7,12 +7,21 @@ imported here and nowhere else in ``kernels``, and only when it is asked for.
 
 from collections.abc import Mapping
 
-from kernels.peers import convolution, ctc
+from kernels.peers import attention, convolution, ctc
 from kernels.peers.common import Factory, JaxPeer, LibraryPeer
 
 __all__ = ["PEERS", "Factory", "JaxPeer", "LibraryPeer", "peers"]
 
 PEERS: Mapping[str, Mapping[str, Factory]] = {
+    "attention": {
+        "jax.nn/xla": attention.jax_peer("xla"),
+        "jax.nn/cudnn": attention.jax_peer("cudnn"),
+        "torch/flash": attention.torch_peer("FLASH_ATTENTION"),
+        "torch/efficient": attention.torch_peer("EFFICIENT_ATTENTION"),
+        "torch/cudnn": attention.torch_peer("CUDNN_ATTENTION"),
+        "torch/math": attention.torch_peer("MATH"),
+        "tokamax": attention.tokamax_peer,
+    },
     "depthwise_conv1d": {"lax": convolution.lax_peer, "torch": convolution.torch_peer},
     "ctc_loss": {"optax": ctc.optax_peer, "torch": ctc.torch_peer},
 }

@@ -296,16 +296,17 @@ def test_a_configuration_that_no_launch_could_use_is_refused(field, value):
 # ---------------------------------------------------------------------- What families declare
 
 CASES = [
-    (tunable, shape)
+    (operation, tunable, shape)
     for operation in itertools.chain(*problems.FAMILIES.values())
     for tunable in getattr(problems.load(operation), "TUNABLES", ())
     for shape in problems.load(operation).SHAPES
 ]
 
 
-@pytest.mark.parametrize(("tunable", "shape"), CASES, ids=lambda x: getattr(x, "name", x))
-def test_candidates_are_distinct_and_few(tunable: Tunable, shape):
-    operation = tunable.name.split(".")[0]
+@pytest.mark.parametrize(
+    ("operation", "tunable", "shape"), CASES, ids=lambda x: getattr(x, "name", x)
+)
+def test_candidates_are_distinct_and_few(operation, tunable: Tunable, shape):
     family = problems.load(operation)
     sizes = family.sizes(family.SHAPES[shape], "bfloat16")
     found = list(tunable.candidates(**sizes))

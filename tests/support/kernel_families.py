@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from kernels import problems
+from kernels.attention.tuning import Shape as Attention
 from kernels.convolution.tuning import Shape as Convolution
 from kernels.ctc.tuning import Shape as Ctc
 
@@ -54,6 +55,58 @@ def _padded_frames(problem: problems.Problem) -> dict[str, np.ndarray]:
     padded = np.asarray(problem.operands["logit_paddings"], bool)
     return {"logits": np.broadcast_to(padded[:, :, None], problem.operands["logits"].shape)}
 
+
+def _rows_past_the_end(problem: problems.Problem) -> dict[str, np.ndarray]:
+    """Of attention to (B, S, K, H) from (B, T, N, H), with lengths of both."""
+    operands = problem.operands
+    masks = {}
+    for names, lengths in (
+        (("query", "output"), "query_seq_lengths"),
+        (("key", "value"), "key_value_seq_lengths"),
+    ):
+        for name in names:
+            shape = operands["query" if name == "output" else name].shape
+            past = np.arange(shape[1])[None, :] >= np.asarray(operands[lengths])[:, None]
+            masks[name] = np.broadcast_to(past[:, :, None, None], shape)
+    return masks
+
+
+# Of those named in kernels.attention.tuning: a few tiles of the interpreter, unevenly filled.
+_ATTENTION_CUT = {
+    "long_64": {"queries": 17, "heads": 2, "width": 16},
+    "long_64_causal": {"queries": 35, "heads": 1, "width": 16},
+    "long_128": {"queries": 5, "heads": 1, "width": 128},
+    "long_128_causal": {"queries": 18, "heads": 1, "width": 128},
+    "pairs_2048": {"batch": 2, "queries": 19, "heads": 2},
+    "pairs_512": {"batch": 2, "queries": 9, "heads": 2},
+    "decode_4096": {"batch": 2, "heads": 4, "key_heads": 1, "width": 16, "keys": 37},
+    "grouped_2048": {"batch": 1, "queries": 21, "heads": 4, "key_heads": 2, "width": 8},
+    "capped_256": {"batch": 1, "queries": 7, "heads": 2, "key_heads": 1},
+    "window_1024": {"queries": 40, "heads": 2, "key_heads": 1, "width": 8, "window": (7, 0)},
+    "packed_64": {"batch": 2, "queries": 33, "heads": 1, "width": 16, "segments": 3},
+    "distance_1024": {"batch": 1, "queries": 18, "heads": 3, "width": 8},
+    "vit_197": {"batch": 1, "queries": 13, "heads": 3, "width": 8},
+    "vit_257_80": {"batch": 1, "queries": 17, "heads": 1},
+    "cross_96": {"batch": 1, "queries": 5, "heads": 1, "keys": 11},
+    "wav2vec2_999": {"batch": 2, "queries": 23, "heads": 1, "width": 8},
+    "tiny_64": {"queries": 6, "heads": 1, "width": 8},
+    "tiny_vit_197": {"batch": 1, "queries": 4, "heads": 1, "width": 8},
+    "tiny_bias_32": {"queries": 5, "heads": 1, "width": 8},
+}
+_RELATIVE_CUT = {
+    "conformer_250": {"batch": 2, "queries": 19, "heads": 2, "width": 8},
+    "parakeet_250": {"batch": 2, "queries": 5, "heads": 1},
+    "conformer_500": {"batch": 2, "queries": 36, "heads": 1, "width": 8},
+    "transformer_xl_1024": {"batch": 1, "queries": 17, "heads": 2, "width": 8},
+    "tiny_conformer_100": {"queries": 4, "heads": 1, "width": 8},
+}
+_CONV_CUT = {
+    "primer_512_w3": {"batch": 1, "queries": 9, "heads": 2, "width": 8},
+    "centred_250_w9": {"batch": 2, "queries": 11, "heads": 2, "width": 8},
+    "tiny_primer_128_w3": {"batch": 1, "queries": 3, "heads": 1, "width": 8},
+}
+# A bias or mask without its first axis serves all rows.
+_BROADCAST = {"one axis less": ("bias", "mask")}
 
 FAMILIES = {
     "depthwise_conv1d": Family(
@@ -112,5 +165,59 @@ FAMILIES = {
             "longer": ("logits",),  # one class more
         },
         results="float32",
+    ),
+    "attention": Family(
+        cut=_ATTENTION_CUT,
+        awkward={
+            "one_query": Attention(1, 1, 1, 1, keys=2),
+            "prime": Attention(2, 17, 2, 7, key_heads=1, bias="bts", mask="ts", lengths=True),
+            "between": Attention(1, 33, 1, 3, keys=31, window=(2, 3), bias="s", soft_cap=2.0),
+            "wide": Attention(1, 3, 1, 65, keys=65, causal=True, by_distance=True),
+        },
+        low=("prime",),
+        small=Attention(
+            2,
+            5,
+            4,
+            3,
+            keys=6,
+            key_heads=2,
+            bias="bns",
+            mask="bts",
+            lengths=True,
+            segments=2,
+            window=(3, 2),
+            soft_cap=3.0,
+            by_distance=True,
+            dropout=0.25,
+        ),
+        sharded=Attention(16, 9, 4, 8, key_heads=2, bias="nts", mask="bs", causal=True),
+        ignored=_rows_past_the_end,
+        fitting=_BROADCAST,
+    ),
+    "relative_attention": Family(
+        cut=_RELATIVE_CUT,
+        awkward={
+            "one_query": Attention(1, 1, 1, 1, keys=2, relative=True),
+            "prime": Attention(2, 17, 2, 7, mask="bt", lengths=True, relative=True),
+            "longer_keys": Attention(1, 5, 2, 3, keys=33, key_heads=1, relative=True),
+        },
+        low=("prime",),
+        small=Attention(2, 5, 2, 3, mask="ts", lengths=True, causal=True, relative=True),
+        sharded=Attention(16, 9, 4, 8, lengths=True, relative=True),
+        ignored=_rows_past_the_end,
+        fitting=_BROADCAST,
+    ),
+    "conv_attention": Family(
+        cut=_CONV_CUT,
+        awkward={
+            "one_query": Attention(1, 1, 1, 1, keys=2, taps=1),
+            "prime": Attention(2, 7, 2, 5, keys=13, key_heads=1, lengths=True, taps=4),
+        },
+        low=("prime",),
+        small=Attention(2, 5, 2, 3, keys=4, bias="ns", mask="ts", lengths=True, taps=3),
+        sharded=Attention(16, 9, 4, 8, causal=True, taps=3),
+        ignored=_rows_past_the_end,
+        fitting=_BROADCAST,
     ),
 }
