@@ -277,6 +277,7 @@ def _product(axes: str, a: Any, b: Any) -> Any:
 
 def added(total: Any, part: Any, starts: tuple) -> Any:
     """Adds a part where it begins."""
+    starts = tuple(jnp.asarray(start, jnp.int32) for start in starts)
     there = lax.dynamic_slice(total, starts, part.shape)
     return lax.dynamic_update_slice(total, there + part.astype(total.dtype), starts)
 

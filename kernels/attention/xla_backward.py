@@ -1,0 +1,179 @@
+"""The gradient of attention, block by block, from the scores computed again.
+
+Axes: B rows, N heads, K key heads, H dimensions of a head, T queries, S keys; P and L in a block.
+"""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from kernels.attention.xla_blocks import Plan
+from kernels.attention.xla_scores import (
+    Block,
+    Heads,
+    Static,
+    added,
+    from_keys,
+    from_queries,
+    kept,
+    reduced,
+    scores,
+    to_bias,
+    to_keys,
+    to_offset_bias,
+    to_offsets,
+    wide,
+    without_dropped,
+    zero_unless,
+)
+
+ROUNDED = 2**10  # residuals from here on lose digits that the scores, in which they cancel, keep
+
+
+class Backward(NamedTuple):
+    """What the gradient of every block needs.
+
+    Attributes:
+        heads: the operands; queries that see nothing are zero in them, for they may be NaN.
+        residual: (B, N, T), zero where it was -inf.
+        rest: what the residual's rounding left out, (B, N, T).
+        slopes: cotangent of the output, (B, N, T, H), in its dtype.
+        shifts: what is taken from a probability's cotangent, (B, N, T).
+    """
+
+    heads: Heads
+    residual: Any
+    rest: Any
+    slopes: Any
+    shifts: Any
+    options: Static
+
+    @classmethod
+    def of(cls, heads: Heads, saved: Any, cotangents: Any, options: Static) -> "Backward":
+        """From what the forward pass saved."""
+        sums = wide(heads.query.dtype)
+        (out, residual), (slopes, of_residual) = saved, cotangents
+        sees = ~jnp.isneginf(residual)
+        slopes = zero_unless(sees[..., None], slopes)
+        shifts = jnp.sum(slopes.astype(sums) * out.astype(sums), 3) - of_residual
+        shifts, residual, sees = (
+            a.transpose(0, 2, 1) for a in (zero_unless(sees, shifts), residual, sees)
+        )
+        position = heads.position_query
+        heads = heads._replace(
+            query=zero_unless(sees[..., None], heads.query),
+            position_query=None if position is None else zero_unless(sees[..., None], position),
+        )
+        residual = zero_unless(sees, residual)
+        slopes = slopes.transpose(0, 2, 1, 3)
+        return cls(heads, residual, jnp.zeros_like(residual), slopes, shifts, options)
+
+    def room(self, name: str) -> Any:
+        """Zeros for a sum: of keys, with the dimensions of a head before them."""
+        heads, given = self.heads, getattr(self.heads.given, name)
+        shape = {
+            "query": heads.query.shape,
+            "position_query": heads.query.shape,
+            "key": _turned(heads.key.shape),
+            "value": _turned(heads.value.shape),
+        }.get(name, given.shape)
+        if name == "position_key":
+            shape = _turned(heads.position_key.shape)
+        return jnp.zeros(shape, wide(heads.query.dtype))
+
+    def probabilities(self, found: Any, block: Block) -> Any:
+        """From the scores of a block."""
+        residual, rest = block.of_queries(self.residual), block.of_queries(self.rest)
+        return jnp.exp((found - residual[..., None]) - rest[..., None])
+
+    def with_block(self, totals: dict[str, Any], block: Block) -> dict[str, Any]:
+        """The gradients so far with one block added."""
+        heads, options = self.heads, self.options
+        given, (_, _, queries, _) = heads.given, heads.sizes
+        found, bent = scores(heads, block, options)
+        probabilities = self.probabilities(found, block)
+        slopes = block.of_queries(self.slopes)
+        keeps = kept(given, block, options)
+        result = dict(totals)
+        if "value" in totals:
+            weights = without_dropped(probabilities, keeps, options)
+            part = from_queries(weights, slopes, heads.value.shape[1])
+            result["value"] = added(totals["value"], part, (0, 0, 0, block.s))
+        if totals.keys() == {"value"}:
+            return result
+        of_kept = to_keys(slopes, block.of_keys(heads.value))
+        of_probabilities = without_dropped(of_kept, keeps, options)
+        shifts = block.of_queries(self.shifts)[..., None]
+        of_scores = probabilities * (of_probabilities - shifts)
+        if bent is not None:
+            of_scores *= bent
+        if "query" in totals:
+            part = from_keys(of_scores, block.of_keys(heads.key))
+            result["query"] = added(totals["query"], part, (0, 0, block.t, 0))
+        if "key" in totals:
+            query = block.of_queries(heads.query)
+            part = from_queries(of_scores, query, heads.key.shape[1])
+            result["key"] = added(totals["key"], part, (0, 0, 0, block.s))
+        if "bias" in totals:
+            result["bias"] = to_bias(of_scores, given.bias, totals["bias"], block)
+        if "offset_bias" in totals:
+            result["offset_bias"] = to_offset_bias(
+                of_scores, given.offset_bias, totals["offset_bias"], block, queries
+            )
+        if not {"position_query", "position_key"} & totals.keys():
+            return result
+        of_offsets = to_offsets(of_scores)
+        if "position_query" in totals:
+            part = from_keys(of_offsets, block.band(heads.position_key, queries))
+            result["position_query"] = added(totals["position_query"], part, (0, 0, block.t, 0))
+        if "position_key" in totals:
+            query = block.of_queries(heads.position_query)
+            part = from_queries(of_offsets, query, query.shape[1])
+            start = (0, 0, 0, block.first_offset(queries))
+            result["position_key"] = added(totals["position_key"], part, start)
+        return result
+
+    def finished(self, name: str, total: Any) -> Any:
+        """A sum as the gradient of its operand."""
+        given = getattr(self.heads.given, name)
+        if name in ("query", "position_query", "key", "position_key"):
+            total *= np.asarray(self.options.scale, total.dtype)
+        if name in ("query", "position_query"):
+            total = total.transpose(0, 2, 1, 3)
+        elif name in ("key", "value", "position_key"):
+            total = total.transpose(0, 3, 1, 2)
+        return reduced_rows(total, given.shape[0]).astype(given.dtype)
+
+
+def log_rest(back: Backward, plan: Plan) -> Any:
+    """The log of the sum of all probabilities: what was lost when the residual was rounded.
+
+    A residual of -1e9, of a row that has this for its bias, has no digits left for log S. Only
+    where there is one so large are the scores computed once more.
+    """
+
+    def found():
+        def of_queries(i, totals):
+            def of_keys(j, totals):
+                block = plan.block(i, j)
+                terms = back.probabilities(scores(back.heads, block, back.options)[0], block)
+                return added(totals, jnp.sum(terms, 3), (0, 0, block.t))
+
+            return plan.each_key(i, of_keys, totals)
+
+        totals = plan.each_query(of_queries, jnp.zeros_like(back.residual))
+        return jnp.log(jnp.where(totals > 0, totals, jnp.ones_like(totals)))
+
+    is_large = jnp.any(jnp.abs(back.residual) > ROUNDED)
+    return lax.cond(is_large, found, lambda: jnp.zeros_like(back.residual))
+
+
+def reduced_rows(total: Any, rows: int) -> Any:
+    """(B, ...) summed to b rows."""
+    return reduced(total, (rows, *total.shape[1:])) if total.shape[0] != rows else total
+
+
+def _turned(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return (*shape[:2], shape[3], shape[2])

@@ -1,0 +1,106 @@
+"""How the scores are cut into blocks, and which of these somebody sees.
+
+Axes: B rows, N heads, T queries, S keys; P queries and L keys of a block.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+
+from kernels.attention.xla_scores import Block, Heads, Static
+
+WHOLE = 2**20  # scores of all rows and heads up to which one block serves (measured: README)
+SCORES = 2**20  # of a block, about: what stays in the caches of a CPU
+SHORTEST, LONGEST = 64, 512  # queries of a block, and keys; keys may be more where queries are few
+
+
+class Plan(NamedTuple):
+    """How the scores are cut, and which blocks somebody sees."""
+
+    queries: int
+    keys: int
+    all_queries: int
+    all_keys: int
+    longest_query: Any  # the largest of the lengths, or None
+    longest_key: Any
+    options: Static
+
+    @classmethod
+    def of(cls, heads: Heads, options: Static) -> "Plan":
+        """By the sizes alone."""
+        queries, keys = block_sizes(*heads.sizes)
+        lengths = heads.given.query_lengths, heads.given.key_lengths
+        longest = (None if array is None else jnp.max(array) for array in lengths)
+        return cls(queries, keys, *heads.sizes[2:], *longest, options)
+
+    def first_query(self, i: Any) -> Any:
+        """Of block i: the last block begins early enough to be whole."""
+        return _at_most(i * self.queries, self.all_queries - self.queries)
+
+    def block(self, i: Any, j: Any) -> Block:
+        """Block i of the queries and j of the keys."""
+        return Block(
+            self.first_query(i),
+            _at_most(j * self.keys, self.all_keys - self.keys),
+            self.queries,
+            self.keys,
+            i * self.queries if self.all_queries % self.queries else None,
+            j * self.keys if self.all_keys % self.keys else None,
+        )
+
+    def each_query(self, body: Callable, carry: Any) -> Any:
+        """Over the blocks of queries."""
+        return _loop(0, -(-self.all_queries // self.queries), body, carry)
+
+    def each_key(self, i: Any, body: Callable, carry: Any) -> Any:
+        """Over the blocks of keys that a block of queries may see."""
+        if self.keys == self.all_keys:
+            return body(0, carry)
+        left, right = self.options.window or (None, None)
+        first, end = 0, self.all_keys  # keys
+        t = self.first_query(i)
+        last_query = t + self.queries - 1
+        if left is not None:
+            first = jnp.clip(t - left, 0, self.all_keys)
+        if self.options.causal:
+            end = _at_most(last_query + 1, end)
+        if right is not None:
+            end = jnp.clip(last_query + 1 + right, 0, end)
+        if self.longest_key is not None:
+            end = jnp.minimum(self.longest_key, end)
+        if self.longest_query is not None:
+            end = jnp.where(t < self.longest_query, end, 0)
+        return _loop(first // self.keys, -(-end // self.keys), body, carry)
+
+
+def block_sizes(rows: int, heads: int, queries: int, keys: int) -> tuple[int, int]:
+    """Queries and keys of a block."""
+    if rows * heads * queries * keys <= WHOLE:
+        return queries, keys
+    each = SCORES / (rows * heads)
+    of_queries = _even(queries, min(max(math.sqrt(each), SHORTEST), LONGEST))
+    of_keys = min(max(each / of_queries, SHORTEST), max(LONGEST, each / of_queries))
+    return of_queries, _even(keys, of_keys)
+
+
+def _even(size: int, limit: float) -> int:
+    """The size of equal blocks, a multiple of 16 that is a power of two if that makes no more."""
+    limit = 2 ** int(math.log2(limit))
+    if size <= limit:
+        return size
+    return -(-size // -(-size // limit) // 16) * 16
+
+
+def _loop(first: Any, end: Any, body: Callable, carry: Any) -> Any:
+    if isinstance(first, int) and isinstance(end, int) and end - first == 1:
+        return body(first, carry)
+    return lax.fori_loop(jnp.asarray(first, jnp.int32), jnp.asarray(end, jnp.int32), body, carry)
+
+
+def _at_most(value: Any, limit: Any) -> Any:
+    if isinstance(value, int) and isinstance(limit, int):
+        return min(value, limit)
+    return jnp.minimum(value, limit)
