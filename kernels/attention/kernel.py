@@ -272,7 +272,7 @@ def _refusal(*operands, **static):
     kinds = {a.dtype for a in (given.query, given.key, given.value)}
     kinds |= {a.dtype for a in (given.position_query, given.position_key) if a is not None}
     added = [a.dtype for a in (given.bias, given.offset_bias) if a is not None]
-    if jnp.float64 in {*kinds, *added}:
+    if any(kind == jnp.float64 for kind in (*kinds, *added)):
         return "its sums are in float32, and float64 was given"
     if len(kinds) > 1:
         return f"its products take one dtype, and {sorted(map(str, kinds))} were given"

@@ -58,7 +58,7 @@ def store_rows(
 
 @triton.jit
 def lengths_of(query_lengths, key_lengths, row, F: tl.constexpr):
-    """How many queries and keys of a row count; no query where there is no key."""
+    """How many queries and keys of a row count; none where there are none of the others."""
     queries = F.queries + 0
     keys = F.keys + 0
     if F.per.query_lengths:
@@ -66,6 +66,8 @@ def lengths_of(query_lengths, key_lengths, row, F: tl.constexpr):
     if F.per.key_lengths:
         keys = tl.minimum(tl.load(key_lengths + row // F.per.key_lengths), keys)
         queries = tl.where(keys > 0, queries, 0)
+    if F.per.query_lengths:
+        keys = tl.where(queries > 0, keys, 0)
     return queries, keys
 
 
