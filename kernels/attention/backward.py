@@ -166,7 +166,7 @@ def _gather_keys(
             dq = tl.dot(ds.to(k.dtype), k, dq, input_precision="ieee")
         if POSITION:
             band = position_band(extras[2], t0, s0, F, BM, P, WIDE)
-            moved = along_offsets(ds, BM, BN, WIDE)
+            moved = along_offsets(ds, s0, BM, BN, WIDE)
             dp = tl.dot(moved.to(band.dtype), band, dp, input_precision="ieee")
     return dq, dp
 

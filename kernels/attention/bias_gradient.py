@@ -191,7 +191,7 @@ def offset_gradient(
                 query_lengths, key_lengths, query_segments, key_segments, seeds, residual,
                 cotangent, delta, row, head, j * BM, (j + ahead) * BM, F, EDGE, BM, BN, WIDE,
             )  # fmt: skip
-            moved = along_offsets(ds, BM, BN, WIDE)
+            moved = along_offsets(ds, (j + ahead) * BM, BM, BN, WIDE)
             if OF_KEYS:
                 products = tl.dot(
                     tl.trans(moved).to(pq.dtype), pq, products, input_precision="ieee"

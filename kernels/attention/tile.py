@@ -139,14 +139,43 @@ def _tangent(x, EXACT: tl.constexpr):
 
 
 @triton.jit
-def _inside(t, s, F: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr):
-    """Which places of a tile exist, for loads of what has an element for each."""
-    inside = (t >= 0) & (s >= 0)
-    if F.queries % BM:
-        inside = inside & (t < F.queries)
-    if F.keys % BN:
-        inside = inside & (s < F.keys)
-    return inside
+def _load_places(places, t, s, F: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr):
+    """What lies at each place of a tile, with the checks that the sizes need."""
+    if F.queries % BM and F.keys % BN:
+        tile = tl.load(places, mask=(t < F.queries) & (s < F.keys), other=0)
+    elif F.queries % BM:
+        tile = tl.load(places, mask=t < F.queries, other=0)
+    elif F.keys % BN:
+        tile = tl.load(places, mask=s < F.keys, other=0)
+    else:
+        tile = tl.load(places)
+    return tile
+
+
+@triton.jit
+def _load_added(
+    pointer, t, s, QUERY: tl.constexpr, KEY: tl.constexpr, F: tl.constexpr, BM: tl.constexpr,
+    BN: tl.constexpr,
+):  # fmt: skip
+    """Of a bias or a mask; what serves all queries, or all keys, is loaded once for them."""
+    if QUERY and KEY:
+        tile = _load_places(pointer + t * QUERY + s * KEY, t, s, F, BM, BN)
+    elif KEY:
+        tile = tl.load(pointer + s * KEY, mask=s < F.keys, other=0)
+    elif QUERY:
+        tile = tl.load(pointer + t * QUERY, mask=t < F.queries, other=0)
+    else:
+        tile = tl.load(pointer)
+    return tile
+
+
+@triton.jit
+def unhoisted(s0):
+    """Zero, which the compiler cannot know: what it is added to is computed in the loop over s0.
+
+    Indices of a gather would fill the registers if they were kept throughout the loop.
+    """
+    return s0 >> 30
 
 
 @triton.jit
@@ -160,7 +189,7 @@ def positions(
     products = tl.dot(position_query, tl.trans(band), input_precision="ieee")
     i = tl.arange(0, BM)[:, None]
     j = tl.arange(0, BN)[None, :]
-    return tl.gather(products, j - i + (BM - 1), 1)
+    return tl.gather(products, j - i + (BM - 1) + unhoisted(s0), 1)
 
 
 @triton.jit
@@ -177,10 +206,10 @@ def position_band(
 
 
 @triton.jit
-def along_offsets(tile, BM: tl.constexpr, BN: tl.constexpr, WIDE: tl.constexpr):
+def along_offsets(tile, s0, BM: tl.constexpr, BN: tl.constexpr, WIDE: tl.constexpr):
     """(BM, BN) -> (BM, WIDE): row i of it moved by BM - 1 - i, zero elsewhere."""
     i = tl.arange(0, BM)[:, None]
-    j = tl.arange(0, WIDE)[None, :] + i - (BM - 1)
+    j = tl.arange(0, WIDE)[None, :] + i - (BM - 1) + unhoisted(s0)
     moved = tl.gather(tile, tl.minimum(tl.maximum(j, 0), BN - 1), 1)
     return tl.where((j >= 0) & (j < BN), moved, 0.0)
 
@@ -203,14 +232,13 @@ def logits(
     else:
         t = t[:, None]
         s = s[None, :]
-    inside = _inside(t, s, F, BM, BN)
     if not F.is_plain:
         x = x * F.factor
     if F.per.bias:
-        b = tl.load(extras[0] + t * F.bias.query + s * F.bias.key, mask=inside, other=0.0)
+        b = _load_added(extras[0], t, s, F.bias.query, F.bias.key, F, BM, BN)
         x += b.to(tl.float32) * F.bias_factor
     if F.per.offset_bias:
-        b = tl.load(extras[1] + (s - t + (F.queries - 1)), mask=inside, other=0.0)
+        b = _load_places(extras[1] + (s - t + (F.queries - 1)), t, s, F, BM, BN)
         x += b.to(tl.float32) * F.bias_factor
     slope = x
     if F.cap is not None:
@@ -225,7 +253,7 @@ def logits(
             seen = seen & (s <= t + F.right)
         x = tl.where(seen, x, float("-inf"))
     if F.per.mask:
-        m = tl.load(extras[3] + t * F.mask.query + s * F.mask.key, mask=inside, other=0)
+        m = _load_added(extras[3], t, s, F.mask.query, F.mask.key, F, BM, BN)
         x = tl.where(m != 0, x, float("-inf"))
     if F.per.query_segments:
         of_query = tl.load(extras[4] + t, mask=t < F.queries, other=0)
