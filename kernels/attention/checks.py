@@ -48,10 +48,13 @@ def of_batch(arrays: Mapping[str, Any]) -> dict[str, Any]:
         )
     if three[0].ndim == 3:
         given |= {name: given[name][None] for name in ("query", "key", "value")}
-        for name, array in given.items():
-            per_row = name in WANTED and WANTED[name].split(" (")[-1].startswith("B,")
-            if name not in BROADCAST and per_row and array.ndim < WANTED[name].count(",") + 1:
-                given[name] = array[None]
+        # Lengths and segments, too, may come without the axis that query does not have.
+        for name in ("query_seq_lengths", "key_value_seq_lengths"):
+            if name in given and given[name].ndim == 0:
+                given[name] = given[name][None]
+        for name in ("query_segment_ids", "key_value_segment_ids"):
+            if name in given and given[name].ndim == 1:
+                given[name] = given[name][None]
     for name in BROADCAST:
         if name in given and given[name].ndim < 4:
             array = given[name]
@@ -216,7 +219,7 @@ def truth_values(**options: Any) -> None:
 
 def _number(name: str, value: Any, advice: str) -> float:
     try:
-        number = float(value)
+        number = math.nan if isinstance(value, str) else float(value)
     except (TypeError, ValueError, jax.errors.ConcretizationTypeError):
         number = math.nan
     if not math.isfinite(number):

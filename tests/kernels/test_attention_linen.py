@@ -1,0 +1,93 @@
+"""``attention_fn`` inside Flax Linen's modules, against Linen's own attention."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import kernels
+
+X = jnp.asarray(np.random.default_rng(0).normal(size=(2, 7, 12)), jnp.float32)
+
+
+@pytest.fixture(autouse=True)
+def standard_dtypes():
+    """Linen breaks under strict promotion, which conftest sets for kernels."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+def outputs(attention_fn, x=X, mask=None, **options):
+    module = nn.MultiHeadDotProductAttention(num_heads=3, attention_fn=attention_fn, **options)
+    variables = module.init(jax.random.key(0), x, mask=mask, deterministic=True)
+
+    def total(variables, x):
+        out = module.apply(variables, x, mask=mask, deterministic=True)
+        return jnp.sum(jnp.sin(out)), out
+
+    return jax.jit(jax.value_and_grad(total, has_aux=True))(variables, x)
+
+
+@pytest.mark.parametrize("batch", [(), (2,), (2, 3)])
+def test_the_module_gives_the_same_and_the_same_gradients(batch):
+    x = jnp.asarray(np.random.default_rng(1).normal(size=(*batch, 7, 12)), jnp.float32)
+    mask = nn.make_causal_mask(x[..., 0])
+    found, expected = (
+        outputs(function, x, mask) for function in (kernels.attention_fn, nn.dot_product_attention)
+    )
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6)
+
+
+def test_low_precision_modules():
+    found, expected = (
+        outputs(function, dtype=jnp.bfloat16)
+        for function in (kernels.attention_fn, nn.dot_product_attention)
+    )
+    assert found[0][1].dtype == jnp.bfloat16
+    np.testing.assert_allclose(
+        found[0][1].astype(jnp.float32), expected[0][1].astype(jnp.float32), atol=0.03
+    )
+
+
+def test_options_of_attention_are_bound_by_partial():
+    causal = functools.partial(kernels.attention_fn, is_causal=True, implementation="xla")
+    found = outputs(causal)[0][1]
+    expected = outputs(nn.dot_product_attention, mask=nn.make_causal_mask(X[..., 0]))[0][1]
+    np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-6)
+
+
+def test_bias_and_masks_of_several_batch_axes():
+    generator = np.random.default_rng(2)
+    q = jnp.asarray(generator.normal(size=(2, 3, 5, 4, 8)), jnp.float32)
+    for shape in ((5, 5), (4, 1, 5), (1, 4, 5, 5), (3, 1, 5, 5), (2, 1, 4, 5, 5), (2, 3, 1, 1, 5)):
+        bias = jnp.asarray(generator.normal(size=shape), jnp.float32)
+        mask = bias > -1
+        found = kernels.attention_fn(q, q, q, bias, mask)
+        wide = (jnp.broadcast_to(a, (2, 3, 4, 5, 5)) for a in (bias, mask))
+        expected = nn.dot_product_attention(q, q, q, *wide)
+        np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-6)
+
+
+def test_dropout_is_drawn_from_linens_key_and_only_in_training():
+    module = nn.MultiHeadDotProductAttention(
+        num_heads=3, attention_fn=kernels.attention_fn, dropout_rate=0.5
+    )
+    variables = module.init(jax.random.key(0), X, deterministic=True)
+
+    def out(seed, deterministic):
+        keys = {"dropout": jax.random.key(seed)}
+        return np.asarray(module.apply(variables, X, deterministic=deterministic, rngs=keys))
+
+    np.testing.assert_array_equal(out(0, True), out(1, True))
+    np.testing.assert_array_equal(out(0, False), out(0, False))
+    assert (out(0, False) != out(1, False)).any()
+
+
+def test_weights_cannot_be_sown():
+    module = nn.MultiHeadDotProductAttention(num_heads=3, attention_fn=kernels.attention_fn)
+    with pytest.raises(ValueError, match=r"module must be None; received.*sow_weights=False"):
+        module.init(jax.random.key(0), X, deterministic=True, sow_weights=True)
