@@ -46,18 +46,16 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-@pytest.mark.parametrize("key_heads", [N, 2])
+@pytest.mark.parametrize(("key_heads", "dtype"), [(N, "float32"), (2, "bfloat16")])
 @pytest.mark.parametrize("name", CASES)
 def test_values_residuals_and_gradients(name, key_heads, dtype):
-    if key_heads != N and dtype == "float16":
-        pytest.skip("the combination of the others")
+    # Not float16: jax.nn cannot be compiled with it for a CPU.
     options = {k: v if isinstance(v, (bool, int, float, tuple, str)) else jnp.asarray(v)
                for k, v in CASES[name].items()}  # fmt: skip
     q = normal(1, B, T, N, H, dtype=dtype)
     k, v = (normal(seed, B, S, key_heads, H, dtype=dtype) for seed in (2, 3))
     bias = normal(4, 1, N, T, S, dtype=dtype) if options.pop("bias", None) else None
-    # float32 differs by rounding; the others as JAX's own tests allow.
+    # float32 differs by rounding; bfloat16 as JAX's own tests allow.
     value, slope = (2e-6, 1e-5) if dtype == "float32" else (0.01, 0.02)
 
     def results(function):
