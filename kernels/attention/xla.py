@@ -55,7 +55,8 @@ def forward(*operands, **static):
         def of_keys(j, so_far):
             # Queries that the block before had may be computed again: they come out the same.
             block = plan.block(i, j)._replace(new_t=None)
-            return merged(so_far, block_softmax(heads, block, options))
+            found = block_softmax(heads, block, options)
+            return found if plan.keys == plan.all_keys else merged(so_far, found)
 
         nothing = nothing_seen((rows, count, plan.queries), given.query.shape[3], sums)
         found = plan.each_key(i, of_keys, nothing)

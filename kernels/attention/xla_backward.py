@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from kernels.attention.operands import Operands
 from kernels.attention.xla_blocks import Plan
 from kernels.attention.xla_scores import (
     Block,
@@ -53,21 +54,19 @@ class Backward(NamedTuple):
     @classmethod
     def of(cls, heads: Heads, saved: Any, cotangents: Any, options: Static) -> "Backward":
         """From what the forward pass saved."""
-        sums = wide(heads.query.dtype)
         (out, residual), (slopes, of_residual) = saved, cotangents
-        sees = ~jnp.isneginf(residual)
-        slopes = zero_unless(sees[..., None], slopes)
+        sums = residual.dtype
         shifts = jnp.sum(slopes.astype(sums) * out.astype(sums), 3) - of_residual
-        shifts, residual, sees = (
-            a.transpose(0, 2, 1) for a in (zero_unless(sees, shifts), residual, sees)
-        )
-        position = heads.position_query
-        heads = heads._replace(
-            query=zero_unless(sees[..., None], heads.query),
-            position_query=None if position is None else zero_unless(sees[..., None], position),
-        )
-        residual = zero_unless(sees, residual)
-        slopes = slopes.transpose(0, 2, 1, 3)
+        slopes, shifts, residual = (a.swapaxes(1, 2) for a in (slopes, shifts, residual))
+        sees = ~jnp.isneginf(residual)
+        if may_see_nothing(heads.given, options):
+            slopes = zero_unless(sees[..., None], slopes)
+            query, position = (
+                None if a is None else zero_unless(sees[..., None], a)
+                for a in (heads.query, heads.position_query)
+            )
+            heads = heads._replace(query=query, position_query=position)
+        shifts, residual = zero_unless(sees, shifts), zero_unless(sees, residual)
         return cls(heads, residual, jnp.zeros_like(residual), slopes, shifts, options)
 
     def room(self, name: str) -> Any:
@@ -145,6 +144,20 @@ class Backward(NamedTuple):
         elif name in ("key", "value", "position_key"):
             total = total.transpose(0, 3, 1, 2)
         return reduced_rows(total, given.shape[0]).astype(given.dtype)
+
+
+def may_see_nothing(given: Operands, options: Static) -> bool:
+    """Whether there may be a query that sees no key: in causal order alone each sees the first."""
+    hiding = (
+        given.mask,
+        given.query_lengths,
+        given.key_lengths,
+        given.query_segments,
+        given.bias,
+        given.offset_bias,
+        options.window,
+    )
+    return any(one is not None for one in hiding)
 
 
 def log_rest(back: Backward, plan: Plan) -> Any:

@@ -12,9 +12,9 @@ from jax import lax
 
 from kernels.attention.xla_scores import Block, Heads, Static
 
-WHOLE = 2**20  # scores of all rows and heads up to which one block serves (measured: README)
+WHOLE = 2**21  # scores of all rows and heads up to which one block serves (measured: README)
 SCORES = 2**20  # of a block, about: what stays in the caches of a CPU
-SHORTEST, LONGEST = 64, 512  # queries of a block, and keys; keys may be more where queries are few
+SHORTEST, LONGEST = 64, 256  # queries of a block, and keys; keys may be more where queries are few
 
 
 class Plan(NamedTuple):
