@@ -169,7 +169,7 @@ FAMILIES = {
     "attention": Family(
         cut=_ATTENTION_CUT,
         awkward={
-            "one_query": Attention(1, 1, 1, 1, keys=2),
+            "one_query": Attention(1, 1, 2, 5, keys=2),
             "prime": Attention(2, 17, 2, 7, key_heads=1, bias="bts", mask="ts", lengths=True),
             "between": Attention(1, 33, 1, 3, keys=31, window=(2, 3), bias="s", soft_cap=2.0),
             "wide": Attention(1, 3, 1, 65, keys=65, causal=True, by_distance=True),
@@ -198,7 +198,7 @@ FAMILIES = {
     "relative_attention": Family(
         cut=_RELATIVE_CUT,
         awkward={
-            "one_query": Attention(1, 1, 1, 1, keys=2, relative=True),
+            "one_query": Attention(1, 1, 2, 5, keys=2, relative=True),
             "prime": Attention(2, 17, 2, 7, mask="bt", lengths=True, relative=True),
             "longer_keys": Attention(1, 5, 2, 3, keys=33, key_heads=1, relative=True),
         },
@@ -211,7 +211,7 @@ FAMILIES = {
     "conv_attention": Family(
         cut=_CONV_CUT,
         awkward={
-            "one_query": Attention(1, 1, 1, 1, keys=2, taps=1),
+            "one_query": Attention(1, 1, 2, 5, keys=2, taps=1),
             "prime": Attention(2, 7, 2, 5, keys=13, key_heads=1, lengths=True, taps=4),
         },
         low=("prime",),
