@@ -32,9 +32,11 @@ class Plan(NamedTuple):
     def of(cls, heads: Heads, options: Static) -> "Plan":
         """By the sizes alone."""
         queries, keys = block_sizes(*heads.sizes)
-        lengths = heads.given.query_lengths, heads.given.key_lengths
-        longest = (None if array is None else jnp.max(array) for array in lengths)
-        return cls(queries, keys, *heads.sizes[2:], *longest, options)
+        longest_query, longest_key = (
+            None if array is None else jnp.max(array)
+            for array in (heads.given.query_lengths, heads.given.key_lengths)
+        )
+        return cls(queries, keys, *heads.sizes[2:], longest_query, longest_key, options)
 
     def first_query(self, i: Any) -> Any:
         """Of block i: the last block begins early enough to be whole."""
@@ -80,15 +82,14 @@ def block_sizes(rows: int, heads: int, queries: int, keys: int) -> tuple[int, in
     """Queries and keys of a block."""
     if rows * heads * queries * keys <= WHOLE:
         return queries, keys
-    each = SCORES / (rows * heads)
-    of_queries = _even(queries, min(max(math.sqrt(each), SHORTEST), LONGEST))
-    of_keys = min(max(each / of_queries, SHORTEST), max(LONGEST, each / of_queries))
-    return of_queries, _even(keys, of_keys)
+    of_head = min(SCORES / (rows * heads), LONGEST**2)
+    of_queries = _even(queries, max(math.sqrt(of_head), SHORTEST))
+    return of_queries, _even(keys, max(of_head / of_queries, SHORTEST))
 
 
 def _even(size: int, limit: float) -> int:
     """The size of equal blocks, a multiple of 16 that is a power of two if that makes no more."""
-    limit = 2 ** int(math.log2(limit))
+    limit = 1 << int(math.log2(limit))
     if size <= limit:
         return size
     return -(-size // -(-size // limit) // 16) * 16

@@ -179,16 +179,21 @@ def kept(given: Operands, block: Block, static: Static) -> Any:
     """Which probabilities dropout keeps, (B, N, P, L), or ``None`` for all."""
     if given.dropout_seeds is None:
         return None
-    before = block.s % dropout.WORDS  # counters are for four keys
-    found = dropout.kept(
-        given.dropout_seeds,
-        block.queries,
-        block.keys + dropout.WORDS - 1,
-        static.dropout_rate,
-        first_query=block.t,
-        first_key=block.s - before,
-    )
-    return _cut(found, before, block.keys, 3)
+
+    def of_keys(first, keys):
+        return dropout.kept(
+            given.dropout_seeds,
+            block.queries,
+            keys,
+            static.dropout_rate,
+            first_query=block.t,
+            first_key=first,
+        )
+
+    if block.new_s is None:  # blocks of equal size begin at a multiple of four
+        return of_keys(block.s, block.keys)
+    before = block.s % dropout.WORDS
+    return _cut(of_keys(block.s - before, block.keys + dropout.WORDS - 1), before, block.keys, 3)
 
 
 def without_dropped(probabilities: Any, keeps: Any, static: Static) -> Any:
@@ -222,6 +227,23 @@ def to_offsets(slopes: Any) -> Any:
     )
 
 
+def sums_by_offset(slopes: Any) -> Any:
+    """The sum over queries of ``to_offsets``, by adding neighbours, which lie one offset apart.
+
+    Each step halves the rows and doubles the distance; on a CPU it takes half the time of a sum
+    over shifted rows.
+    """
+    queries, keys = slopes.shape[2:]
+    rows, distance = slopes[:, :, ::-1], 1  # the last query meets the first offset
+    while rows.shape[2] > 1:
+        if rows.shape[2] % 2:
+            rows = jnp.pad(rows, ((0, 0), (0, 0), (0, 1), (0, 0)))
+        first, second = rows[:, :, 0::2], rows[:, :, 1::2]
+        rows = _pad_last(first, 0, distance) + _pad_last(second, distance, 0)
+        distance *= 2
+    return rows[:, :, 0, : queries + keys - 1]
+
+
 def to_bias(slopes: Any, bias: Any, total: Any, block: Block) -> Any:
     """The total so far with the block's part of the bias's gradient added."""
     _, heads, queries, keys = bias.shape
@@ -235,7 +257,7 @@ def to_bias(slopes: Any, bias: Any, total: Any, block: Block) -> Any:
 def to_offset_bias(slopes: Any, bias: Any, total: Any, block: Block, all_queries: int) -> Any:
     """Likewise for the bias by offset: the sum over queries of the shifted slopes."""
     narrow = reduced(slopes, (*bias.shape[:2], block.queries, block.keys))
-    return added(total, jnp.sum(to_offsets(narrow), 2), (0, 0, block.first_offset(all_queries)))
+    return added(total, sums_by_offset(narrow), (0, 0, block.first_offset(all_queries)))
 
 
 # ---------------------------------------------------------------------- Products and slices

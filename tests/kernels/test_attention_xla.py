@@ -142,9 +142,9 @@ def _value_and_gradients(implementation, given, options):
     def run(given):
         dtype = given.query.dtype
         slopes = jnp.asarray(out_slope, dtype), jnp.asarray(residual_slope, _wide(dtype))
-        if implementation.gradient is not None:
-            outputs, saved = implementation.saving(*given, **static)
-            return outputs, implementation.gradient(given, saved, slopes, wanted, **static)
+        if implementation is xla.attention:
+            outputs, saved = xla.saving(*given, **static)
+            return outputs, xla.gradient(given, saved, slopes, wanted, **static)
 
         def of_some(*values):
             changed = given._replace(**dict(zip(names, values, strict=True)))
@@ -216,10 +216,10 @@ def test_large_residuals_keep_the_digits_of_float32():
 @pytest.mark.usefixtures("form")
 def test_padding_may_hold_anything():
     """NaN in queries and keys beyond the lengths, and in the cotangents of such queries."""
-    lengths = _lengths([20, 0], [33, 9])
-    clean = _given(lengths, jnp.float32)
-    pad_query = np.arange(T)[None, :] >= lengths["query_lengths"][:, None]
-    pad_key = np.arange(S)[None, :] >= lengths["key_lengths"][:, None]
+    of_query, of_key = np.array([20, 0]), np.array([33, 9])
+    clean = _given(_lengths(of_query, of_key), jnp.float32)
+    pad_query = np.arange(T)[None, :] >= of_query[:, None]
+    pad_key = np.arange(S)[None, :] >= of_key[:, None]
     dirty = clean._replace(
         query=jnp.where(pad_query[:, :, None, None], jnp.nan, clean.query),
         key=jnp.where(pad_key[:, :, None, None], jnp.nan, clean.key),
@@ -230,12 +230,12 @@ def test_padding_may_hold_anything():
 
     @jax.jit
     def run(given, padding):
-        outputs, saved = xla.attention.saving(*given, **static)
+        outputs, saved = xla.saving(*given, **static)
         slopes = (
             jnp.where(pad_query[:, :, None, None], padding, 1.0),
             jnp.where(pad_query[:, :, None], padding, 1.0),
         )
-        return outputs, xla.attention.gradient(given, saved, slopes, wanted, **static)
+        return outputs, xla.gradient(given, saved, slopes, wanted, **static)
 
     with compiled_in_haste():
         outputs, gradients = run(clean, jnp.float32(0))
@@ -258,9 +258,7 @@ def test_blocks_that_nothing_sees_are_not_visited(options, seen, monkeypatch):
     arrays = _query_key_value(queries=29, keys=64)
     arrays["value"][:, seen.stop :] = np.inf
     static = {"scale": 0.3} | DEFAULTS | options
-    out, _ = jax.jit(functools.partial(xla.attention.forward, **static))(
-        *_given(arrays, jnp.float32)
-    )
+    out, _ = jax.jit(functools.partial(xla.forward, **static))(*_given(arrays, jnp.float32))
     assert np.all(np.isfinite(out))
 
 
@@ -268,10 +266,10 @@ def test_blocks_that_nothing_sees_are_not_visited(options, seen, monkeypatch):
 def test_only_what_is_wanted_is_given():
     given = _given(_position() | _bias(1, N, 1, S), jnp.float32)
     static = {"scale": 0.3} | DEFAULTS
-    outputs = jax.eval_shape(functools.partial(xla.attention.forward, **static), *given)
+    outputs = jax.eval_shape(functools.partial(xla.forward, **static), *given)
     for names in [("value",), ("position_key",), ("query", "bias")]:
         wanted = tuple(name in names for name in Operands._fields)
-        gradient = functools.partial(xla.attention.gradient, wanted=wanted, **static)
+        gradient = functools.partial(xla.gradient, wanted=wanted, **static)
         found = jax.eval_shape(gradient, given, outputs, outputs)
         assert [a.shape for a in found] == [getattr(given, name).shape for name in names]
 
@@ -284,13 +282,13 @@ def test_memory_is_linear_in_the_length():
     wanted = tuple(name in ("query", "key", "value") for name in Operands._fields)
 
     def value(*given):
-        return xla.attention.forward(*given, **static)
+        return xla.forward(*given, **static)
 
     def value_and_gradient(slope, *given):
-        outputs, saved = xla.attention.saving(*given, **static)
+        outputs, saved = xla.saving(*given, **static)
         slopes = slope, jnp.zeros_like(outputs[1])
         given = Operands(*given)
-        return outputs, xla.attention.gradient(given, saved, slopes, wanted, **static)
+        return outputs, xla.gradient(given, saved, slopes, wanted, **static)
 
     operand = length * width * 4
     for function, copies, arguments in [
@@ -298,6 +296,7 @@ def test_memory_is_linear_in_the_length():
         (value_and_gradient, 12, [shape] * 4),
     ]:
         memory = jax.jit(function).lower(*arguments).compile().memory_analysis()
+        assert memory is not None
         assert memory.temp_size_in_bytes < copies * operand, function.__name__
 
 
