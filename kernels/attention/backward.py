@@ -166,8 +166,8 @@ def _gather_keys(
             dq = tl.dot(ds.to(k.dtype), k, dq, input_precision="ieee")
         if POSITION:
             band = position_band(extras[2], t0, s0, F, BM, P, WIDE)
-            moved = along_offsets(ds, s0, BM, BN, WIDE)
-            dp = tl.dot(moved.to(band.dtype), band, dp, input_precision="ieee")
+            moved = along_offsets(ds.to(band.dtype), s0, BM, BN, WIDE)
+            dp = tl.dot(moved, band, dp, input_precision="ieee")
     return dq, dp
 
 

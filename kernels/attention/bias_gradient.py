@@ -182,22 +182,26 @@ def offset_gradient(
     sums = tl.zeros((WIDE,), tl.float32)
     products = tl.zeros((WIDE, P), tl.float32)
     first = part * SHARE
-    for i in tl.range(first, tl.minimum(first + SHARE, COUNT)):
+    tiles = tl.maximum(high - low, 0)
+    count = tl.maximum(tl.minimum(first + SHARE, COUNT) - first, 0) * tiles
+    tiles = tl.maximum(tiles, 1)
+    # Rows and heads outside, tiles inside; as one loop, it takes fewer registers than two.
+    for x in tl.range(0, count):
+        i = first + x // tiles
+        j = low + x % tiles
         row = own_row * SHARED + i // OUTER_N
         head = own_head * OUTER_N + i % OUTER_N
-        for j in tl.range(low, high):
-            ds, pq = _slopes_at(
-                query, key, value, bias, offset_bias, position_query, position_key, mask,
-                query_lengths, key_lengths, query_segments, key_segments, seeds, residual,
-                cotangent, delta, row, head, j * BM, (j + ahead) * BM, F, EDGE, BM, BN, WIDE,
-            )  # fmt: skip
-            moved = along_offsets(ds, (j + ahead) * BM, BM, BN, WIDE)
-            if OF_KEYS:
-                products = tl.dot(
-                    tl.trans(moved).to(pq.dtype), pq, products, input_precision="ieee"
-                )
-            else:
-                sums += tl.sum(moved, 0)
+        s0 = (j + ahead) * BM
+        ds, pq = _slopes_at(
+            query, key, value, bias, offset_bias, position_query, position_key, mask,
+            query_lengths, key_lengths, query_segments, key_segments, seeds, residual,
+            cotangent, delta, row, head, j * BM, s0, F, EDGE, BM, BN, WIDE,
+        )  # fmt: skip
+        if OF_KEYS:
+            moved = along_offsets(ds.to(pq.dtype), s0, BM, BN, WIDE)
+            products = tl.dot(tl.trans(moved), pq, products, input_precision="ieee")
+        else:
+            sums += tl.sum(along_offsets(ds, s0, BM, BN, WIDE), 0)
     places = (pid.to(tl.int64) * WIDE) + tl.arange(0, WIDE)
     if OF_KEYS:
         h = tl.arange(0, P)

@@ -211,7 +211,7 @@ def along_offsets(tile, s0, BM: tl.constexpr, BN: tl.constexpr, WIDE: tl.constex
     i = tl.arange(0, BM)[:, None]
     j = tl.arange(0, WIDE)[None, :] + i - (BM - 1) + unhoisted(s0)
     moved = tl.gather(tile, tl.minimum(tl.maximum(j, 0), BN - 1), 1)
-    return tl.where((j >= 0) & (j < BN), moved, 0.0)
+    return tl.where((j >= 0) & (j < BN), moved, 0.0).to(tile.dtype)
 
 
 @triton.jit

@@ -214,7 +214,7 @@ def for_eight_devices(key_heads: int) -> dict[str, Any]:
     function = jax.jit(program(names, **STATIC | {"dropout_rate": 0.1}), in_shardings=shardings)
     with launch.compute_capability(device.number):
         lowered = function.trace(*arrays).lower(lowering_platforms=("cuda",))
-        hlo = lowered.compile().as_text()
+        hlo = str(lowered.compile().as_text())
     moves = r"= .*\b(all-gather|all-to-all|collective-permute|reduce-scatter)(?:-start)?\("
     results = re.findall(r'= (.*?) custom-call\(.*custom_call_target="triton_kernel_call"', hlo)
     sums = re.findall(r"= \w+\[([\d,]*)\]\S* all-reduce(?:-start)?\(", hlo)

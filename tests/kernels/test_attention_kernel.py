@@ -176,7 +176,7 @@ def lengths(*values):
     return np.asarray(values, np.int32)
 
 
-def relative(rows=1, queries=20, keys=18, heads=1, width=5, of=1):
+def relative(rows=1, queries=20, keys=18, heads=1, width=5, of=1) -> dict[str, Any]:
     return {
         "position_query": (rows, queries, heads, width),
         "position_key": (of, queries + keys - 1, heads, width),
