@@ -5,7 +5,7 @@ kernels.static_report attention``), which no measurement has confirmed.
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,50 +71,154 @@ def _bucket(
     return bucket(dtype, extras, batch=rows * heads, queries=queries, keys=keys, width=width)
 
 
-def _forward(**sizes: Any) -> Config:
-    return Config(64, 64, 4, 2)
+# Queries and keys of a tile, warps, stages: the largest that spill no register, by kernel, word for
+# extras and dimensions up to; and where an architecture has room for more, or for less.
+_HALF: dict[str, dict[tuple[str, int], tuple[int, int, int, int]]] = {
+    "forward": {
+        ("plain", 64): (128, 64, 4, 3), ("plain", 128): (128, 128, 8, 2),
+        ("plain", 256): (64, 64, 8, 2),
+        ("more", 64): (64, 64, 4, 2), ("more", 128): (64, 64, 8, 2), ("more", 256): (64, 32, 8, 2),
+        ("relative", 64): (64, 64, 8, 2), ("relative", 128): (32, 32, 8, 1),
+    },
+    "key_gradient": {
+        ("plain", 64): (64, 128, 8, 2), ("plain", 128): (64, 128, 8, 2),
+        ("plain", 256): (32, 32, 8, 1),
+        ("more", 64): (32, 64, 8, 1), ("more", 128): (32, 32, 8, 1), ("more", 256): (32, 32, 8, 1),
+        ("relative", 64): (32, 32, 4, 2), ("relative", 128): (32, 32, 8, 1),
+    },
+    "query_gradient": {
+        ("plain", 64): (128, 64, 4, 2), ("plain", 128): (64, 64, 4, 2),
+        ("plain", 256): (32, 32, 8, 1),
+        ("more", 64): (64, 64, 4, 2), ("more", 128): (64, 64, 8, 2), ("more", 256): (32, 32, 8, 1),
+        ("relative", 64): (32, 32, 4, 2), ("relative", 128): (32, 32, 8, 1),
+    },
+    "bias_gradient": {
+        ("more", 64): (64, 64, 4, 2), ("more", 128): (64, 64, 8, 2), ("more", 256): (16, 16, 8, 1),
+        ("relative", 64): (32, 32, 4, 2), ("relative", 128): (16, 16, 8, 1),
+    },
+    "offset_gradient": {
+        ("more", 64): (64, 64, 8, 2), ("more", 128): (32, 32, 8, 1), ("more", 256): (16, 16, 8, 1),
+        ("relative", 64): (32, 32, 4, 2), ("relative", 128): (16, 16, 8, 1),
+    },
+    "position_gradient": {
+        ("relative", 64): (32, 32, 4, 2), ("relative", 128): (16, 16, 8, 1),
+    },
+}  # fmt: skip
+_BY_ARCHITECTURE: dict[tuple[str, str, str, int], tuple[int, int, int, int]] = {
+    ("sm_90", "forward", "plain", 256): (128, 64, 8, 2),
+    ("sm_90", "forward", "more", 128): (64, 64, 4, 2),
+    ("sm_100", "forward", "more", 128): (64, 64, 4, 2),
+    ("sm_80", "forward", "relative", 64): (32, 32, 4, 2),
+    ("sm_100", "forward", "relative", 128): (64, 64, 8, 1),
+    ("sm_80", "key_gradient", "plain", 64): (64, 64, 8, 2),
+    ("sm_80", "key_gradient", "plain", 128): (64, 64, 8, 2),
+    ("sm_80", "key_gradient", "plain", 256): (64, 64, 8, 1),
+    ("sm_100", "key_gradient", "plain", 256): (64, 64, 8, 1),
+    ("sm_100", "key_gradient", "more", 64): (64, 64, 8, 2),
+    ("sm_80", "key_gradient", "more", 128): (32, 64, 8, 1),
+    ("sm_100", "key_gradient", "more", 128): (32, 64, 8, 1),
+    ("sm_100", "key_gradient", "relative", 64): (64, 64, 8, 2),
+    ("sm_100", "key_gradient", "relative", 128): (64, 64, 8, 1),
+    ("sm_80", "query_gradient", "plain", 64): (64, 64, 4, 2),
+    ("sm_80", "query_gradient", "plain", 256): (64, 64, 8, 1),
+    ("sm_80", "query_gradient", "more", 256): (64, 32, 8, 1),
+    ("sm_80", "query_gradient", "more", 64): (64, 32, 8, 2),
+    ("sm_80", "bias_gradient", "more", 128): (32, 32, 4, 2),
+    ("sm_80", "position_gradient", "relative", 128): (32, 32, 8, 1),
+}
+# Products of float32 are not for the matrix units: each thread has whole rows of operands.
+_SINGLE: dict[tuple[str, int], tuple[int, int, int, int]] = {
+    ("forward", 64): (32, 32, 4, 1), ("forward", 128): (16, 32, 8, 1),
+    ("key_gradient", 128): (16, 32, 8, 1), ("query_gradient", 128): (16, 32, 8, 1),
+    ("bias_gradient", 64): (32, 32, 4, 1), ("bias_gradient", 128): (16, 32, 8, 1),
+    ("offset_gradient", 64): (32, 32, 4, 1),
+}  # fmt: skip
 
 
-_key_gradient = _query_gradient = _bias_gradient = _forward
+def relative_refusal(form: Any) -> str | None:
+    """Why a GPU must not run this: some kernel has no configuration that spills no register."""
+    most = 16 if form.dtype == "float32" else 128
+    if form.per.position_key and form.padded > most:
+        return (
+            f"with relative positions its gradients keep at most {most} dimensions of "
+            f"{form.dtype} in registers, and {form.width} were given"
+        )
+    return None
 
 
-def _along_offsets(**sizes: Any) -> SquareConfig:
-    return SquareConfig(64, 64, 4, 2)
+def _tile(
+    kernel: str,
+    *,
+    arch: str,
+    width: int,
+    dtype: str,
+    extras: str,
+    queries: int,
+    keys: int,
+    **_: Any,
+) -> tuple[int, int, int, int]:
+    wide = next(most for most in (64, 128, 256) if width <= most or most == 256)
+    if dtype == "float32":
+        small = (16, 16, 4 if wide == 64 else 8, 1)
+        chosen = small if extras == "relative" else _SINGLE.get((kernel, wide), small)
+    else:
+        word = extras if extras in ("plain", "relative") else "more"
+        table = _HALF[kernel]
+        chosen = table.get((word, wide)) or table.get(("more", wide)) or (16, 16, 8, 1)
+        chosen = _BY_ARCHITECTURE.get((arch, kernel, word, wide), chosen)
+    m, n, *rest = chosen
+    # Of a short sequence not more than there is.
+    return min(m, max(16, round_up(queries))), min(n, max(16, round_up(keys))), *rest
+
+
+def _rule(kernel: str) -> Callable[..., Config]:
+    return lambda **sizes: Config(*_tile(kernel, **sizes))
+
+
+def _square_rule(kernel: str) -> Callable[..., SquareConfig]:
+    def rule(**sizes: Any) -> SquareConfig:
+        m, n, *rest = _tile(kernel, **sizes)
+        return SquareConfig(min(m, n), min(m, n), *rest)
+
+    return rule
 
 
 def _candidates(*, queries: int, keys: int, **_: Any) -> Iterator[Config]:
-    most = [max(16, min(128, round_up(size))) for size in (queries, keys)]
-    for m, n, warps, stages in itertools.product(
-        (16, 32, 64, 128), (16, 32, 64, 128), (4, 8), (1, 2, 3)
-    ):
-        if m <= most[0] and n <= most[1] and 2 * max(m, n) >= 64:
+    most_m, most_n = (max(16, min(128, round_up(size))) for size in (queries, keys))
+    tiles = itertools.product((16, 32, 64, 128), (16, 32, 64, 128))
+    for (m, n), warps, stages in itertools.product(tiles, (4, 8), (1, 2, 3)):
+        fits = m <= most_m and n <= most_n
+        # Not the smallest where there is more to do, and enough for each warp.
+        enough = m >= min(64, most_m) and n >= min(32, most_n) and m * n >= 64 * warps
+        if fits and enough:
             yield Config(m, n, warps, stages)
 
 
-def _square_candidates(**sizes: Any) -> Iterator[SquareConfig]:
-    for config in _candidates(**sizes):
-        if config.block_queries == config.block_keys:
-            yield SquareConfig(*vars(config).values())
+def _square_candidates(*, queries: int, keys: int, **_: Any) -> Iterator[SquareConfig]:
+    most = max(16, min(64, round_up(min(queries, keys))))
+    blocks = [block for block in (16, 32, 64) if block <= most]
+    for block, warps, stages in itertools.product(blocks, (4, 8), (1, 2)):
+        yield SquareConfig(block, block, warps, stages)
 
 
 _KERNEL = "kernels.attention.kernel"
-FORWARD = Tunable("attention.forward", Config, _forward, _candidates, _bucket, _KERNEL)
-KEY_GRADIENT = Tunable(
-    "attention.key_gradient", Config, _key_gradient, _candidates, _bucket, _KERNEL
-)
-QUERY_GRADIENT = Tunable(
-    "attention.query_gradient", Config, _query_gradient, _candidates, _bucket, _KERNEL
-)
-BIAS_GRADIENT = Tunable(
-    "attention.bias_gradient", Config, _bias_gradient, _candidates, _bucket, _KERNEL
-)
-OFFSET_GRADIENT = Tunable(
-    "attention.offset_gradient", SquareConfig, _along_offsets, _square_candidates, _bucket, _KERNEL
-)
-POSITION_GRADIENT = Tunable(
-    "attention.position_gradient", SquareConfig, _along_offsets, _square_candidates, _bucket,
-    _KERNEL,
-)  # fmt: skip
+
+
+def _tunable(name: str) -> Tunable:
+    return Tunable(f"attention.{name}", Config, _rule(name), _candidates, _bucket, _KERNEL)
+
+
+def _square_tunable(name: str) -> Tunable:
+    rule = _square_rule(name)
+    return Tunable(f"attention.{name}", SquareConfig, rule, _square_candidates, _bucket, _KERNEL)
+
+
+FORWARD = _tunable("forward")
+KEY_GRADIENT = _tunable("key_gradient")
+QUERY_GRADIENT = _tunable("query_gradient")
+BIAS_GRADIENT = _tunable("bias_gradient")
+OFFSET_GRADIENT = _square_tunable("offset_gradient")
+POSITION_GRADIENT = _square_tunable("position_gradient")
 TUNABLES = (
     FORWARD, KEY_GRADIENT, QUERY_GRADIENT, BIAS_GRADIENT, OFFSET_GRADIENT, POSITION_GRADIENT,
 )  # fmt: skip

@@ -19,7 +19,7 @@ from kernels.attention.form import Form, describe
 from kernels.attention.forward import forward as forward_kernel
 from kernels.attention.operands import Operands
 from kernels.attention.variants import compiled_variants, variant
-from kernels.configurations import Choices, Tunable, round_up
+from kernels.configurations import Choices, Tunable, device, round_up
 from kernels.dispatch import Implementation
 
 __all__ = ["attention", "compiled_variants", "variant"]
@@ -278,6 +278,8 @@ def _refusal(*operands, **static):
         return f"its products take one dtype, and {sorted(map(str, kinds))} were given"
     if width > MOST_DIMENSIONS:
         return f"a head has at most {MOST_DIMENSIONS} dimensions in it, and {width} were given"
+    if _for_a_gpu() and (reason := configs.relative_refusal(describe(given, **static))):
+        return reason
     # Of whole blocks: addresses behind the last element are computed, though not used.
     most = max(
         (queries + keys + 2 * MOST_DIMENSIONS) * heads * width, (queries + 256) * (keys + 256)
@@ -285,6 +287,11 @@ def _refusal(*operands, **static):
     if most >= 2**31:
         return "it counts queries times keys, and positions times dimensions, in 32 bits"
     return None
+
+
+def _for_a_gpu():
+    """Whether launches are compiled, and so must not spill registers; not interpreted."""
+    return launch.target_capability() is not None or device() is not None
 
 
 def _tuning(*operands, **static):

@@ -26,8 +26,39 @@ _KERNELS = {
 }
 
 
+_BATCH = {"rows": 4, "queries": 2048, "keys": 2048, "heads": 16, "key_heads": 4}
+_GRADIENTS = (configs.KEY_GRADIENT, configs.QUERY_GRADIENT)
+# Kernel, extras, dimensions, dtype. What has dropout has a bias, a mask, segments and lengths too.
+_COMPILED = (
+    [
+        (tunable, "plain", width, "bfloat16")
+        for width in (64, 128, 256)
+        for tunable in (configs.FORWARD, *_GRADIENTS)
+    ]
+    + [
+        (tunable, extras, width, "bfloat16")
+        for width, words in (
+            (64, ("biased", "dropout", "relative")),
+            (128, ("dropout", "relative")),
+        )
+        for extras in words
+        for tunable in (configs.FORWARD, *_GRADIENTS)
+    ]
+    + [(tunable, "biased", 64, "bfloat16") for tunable in configs.TUNABLES[3:5]]
+    + [(tunable, "biased", 128, "bfloat16") for tunable in configs.TUNABLES[3:5]]
+    + [(configs.POSITION_GRADIENT, "relative", width, "bfloat16") for width in (64, 128)]
+    + [(tunable, "plain", 64, "float32") for tunable in (configs.FORWARD, *_GRADIENTS)]
+    + [(tunable, "biased", 64, "float32") for tunable in configs.TUNABLES[3:5]]
+    + [(configs.FORWARD, "plain", 64, "float16")]
+)
+
+
 def compiled_variants(arch: str) -> Iterator[Variant]:
     """What the static report compiles: by the heuristic, and each configuration in a table."""
+    for tunable, extras, width, dtype in _COMPILED:
+        sizes = {**_BATCH, "width": width, "dtype": dtype, "extras": extras}
+        config = tunable.heuristic(arch=arch, **sizes)
+        yield variant(tunable, sizes, config, f"{extras}_{width}/{dtype}")
     for tunable in configs.TUNABLES:
         for label, entry in committed(tunable, arch):
             yield variant(tunable, entry.sizes, entry.config, label)

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from kernels import launch
 from kernels.attention import derivatives, dropout
 from kernels.attention.configs import TUNABLES, Config, SquareConfig
 from kernels.attention.operands import DIFFERENTIABLE, Operands
@@ -247,7 +248,12 @@ FORMS: dict[str, dict[str, Any]] = {
 
 
 # Their parts are in others, and they take seconds.
-SLOW = ("everything", "causal, more queries", "window to the right", "mask", "bias", "dropout")
+SLOW = (
+    "everything", "causal, more queries", "window to the right", "mask", "bias", "dropout",
+    "window", "bias of keys, windowed", "bias of a head", "mask of queries", "offsets of heads",
+    "relative, blocks that differ", "relative of rows", "dropout of most", "no scale", "one of each",
+    "key lengths", "blocks that differ", "one key head", "soft cap", "bias of queries", "one key",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("form", [pytest.param(f, marks=slow if f in SLOW else ()) for f in FORMS])
@@ -265,7 +271,7 @@ def test_error_is_at_most_twice_the_definitions(form):
     [
         ("bfloat16", {"causal": True}),
         ("bfloat16", {"soft_cap": 3.0, "bias": (1, 1, 20, 18), **relative()}),
-        ("float16", {"offset_bias": (1, 1, 37)}),
+        pytest.param("float16", {"offset_bias": (1, 1, 37)}, marks=slow),
     ],
 )
 def test_half_precision_accumulates_in_float32(dtype, more):
@@ -296,7 +302,7 @@ def test_rows_that_share_an_operand_with_some_others():
     case.check()
 
 
-@pytest.mark.parametrize("programs", [1, 3])
+@pytest.mark.parametrize("programs", [pytest.param(1, marks=slow), 3])
 def test_sums_over_rows_and_heads_in_parts(programs, monkeypatch):
     """However many programs share a reduction, uneven shares too."""
     monkeypatch.setattr(kernel, "_PROGRAMS", programs)
@@ -422,7 +428,9 @@ def test_only_what_is_wanted_is_launched():
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("wanted", ["key", "value", "position_query"])
+@pytest.mark.parametrize(
+    "wanted", ["position_query", *(pytest.param(n, marks=slow) for n in ("key", "value", "query"))]
+)
 def test_one_gradient_alone_is_the_same(wanted):
     case = Case(rows=1, queries=5, keys=4, heads=2, key_heads=1, **relative(1, 5, 4, 2))
     everything = case.found()
@@ -500,6 +508,13 @@ def test_what_it_refuses():
     assert "bfloat16" in refusal(dtypes=("float32", jnp.bfloat16, "float32"))
     assert "32 bits" in refusal(2**16, 2**16)
     assert "32 bits" in refusal(2**23, 8, 64)
+    positions = {
+        "position_query": jax.ShapeDtypeStruct((2, 8, 4, 64), np.dtype("float32")),
+        "position_key": jax.ShapeDtypeStruct((1, 15, 4, 64), np.dtype("float32")),
+    }
+    assert refusal(**positions) is None
+    with launch.compute_capability(90):
+        assert "at most 16 dimensions of float32" in refusal(**positions)
 
 
 def test_configurations():
