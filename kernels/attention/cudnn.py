@@ -5,6 +5,9 @@ takes no residual back; the two primitives below it do. They are private, so wha
 checked, and where JAX has changed them cuDNN is refused. What needs an array that cuDNN would have
 to be given first (masks, biases by offset, segments) is refused too: Triton reads those in place.
 
+XLA asks cuDNN for a gradient that has the same bits each time only under
+``--xla_gpu_deterministic_ops``; the other implementations always repeat theirs.
+
 Axes: B rows, T queries, S keys, N heads, K key heads, H dimensions of a head.
 """
 
