@@ -1,4 +1,4 @@
-"""CTC against the sum over all paths, known values, and the promises for unusable input."""
+"""CTC against the sum over all paths, a closed form, and the promises for unusable input."""
 
 import itertools
 import math
@@ -62,16 +62,6 @@ def test_uniform_logits_have_a_closed_form(equal):
     assert expected == pytest.approx(2795.8736 if equal else 2705.6311)
     found = single(np.zeros((frames, classes)), labels)
     np.testing.assert_allclose(found, expected, rtol=1e-6)
-
-
-def test_known_values_of_other_implementations():
-    warp = [[0.1, 0.6, 0.1, 0.1, 0.1], [0.1, 0.1, 0.6, 0.1, 0.1]]  # warp-ctc, small_test
-    np.testing.assert_allclose(single(warp, [1, 2]), 2.46285836, rtol=1e-5)
-    rising = np.arange(1.0, 16.0).reshape(3, 5)  # k2, ctc_loss_test, here and below
-    np.testing.assert_allclose(single(rising, [3, 3]), 7.3557429, rtol=1e-5)
-    np.testing.assert_allclose(single(np.full((1, 5), 0.2), [1]), 1.6094379, rtol=1e-5)
-    falling = np.stack([np.arange(-5, 0), np.arange(-10, -5), np.arange(-15, -10)])
-    np.testing.assert_allclose(single(falling, [2, 3]), 4.9388504, rtol=1e-5)
 
 
 def test_gradient_is_that_of_finite_differences():
