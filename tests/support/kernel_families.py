@@ -105,7 +105,7 @@ FAMILIES = {
         },
         low=("sixteen",),
         small=Ctc(2, 9, 5, 2, lengths=True),
-        sharded=Ctc(16, 9, 5, 2, lengths=True),
+        sharded=Ctc(8, 4, 5, 2, lengths=True),
         ignored=_padded_frames,
         fitting={
             "of another kind": ("logit_paddings", "label_paddings"),
