@@ -16,6 +16,7 @@ Axes: F frames of a program, K classes, N labels.
 
 import triton
 import triton.language as tl
+from triton.language.extra import libdevice
 
 
 @triton.jit
@@ -42,11 +43,11 @@ def _largest_and_others(places, present, K: tl.constexpr, F: tl.constexpr, BLOCK
 
 @triton.jit
 def normalise(
-    logits, valid, top, others,
+    logits, valid, top, others, log_sums,
     T: tl.constexpr, K: tl.constexpr, ROWS_PER_VALID: tl.constexpr, BLOCKS: tl.constexpr,
     F: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """The largest logit of each valid frame, and the sum of e^(x - largest) of the others."""
+    """Largest logit of each valid frame; sum of e^(x - largest) of the others; log of the whole."""
     row = (tl.program_id(0) // BLOCKS).to(tl.int64)
     t = (tl.program_id(0) % BLOCKS) * F + tl.arange(0, F)
     is_valid = tl.load(valid + row // ROWS_PER_VALID * T + t, mask=t < T, other=0) != 0
@@ -55,7 +56,9 @@ def normalise(
     )
     tl.store(top + row * T + t, largest, mask=t < T)
     # NaN where the largest is infinite.
-    tl.store(others + row * T + t, rest + 0.0 * largest, mask=t < T)
+    rest += 0.0 * largest
+    tl.store(others + row * T + t, rest, mask=t < T)
+    tl.store(log_sums + row * T + t, libdevice.log1p(rest), mask=t < T)
 
 
 @triton.jit

@@ -72,9 +72,9 @@ def _launch(logits, valid, labels, lengths, blank_id, count, save):
 
     config = configs.NORMALISE.choose(**sizes).config
     blocks = -(-size // config.block_frames)
-    top, others = launch.kernel_call(
+    top, others, log_sums = launch.kernel_call(
         frames.normalise, logits, valid,
-        out=(float32(rows, size), float32(rows, size)), grid=(rows * blocks,),
+        out=(float32(rows, size),) * 3, grid=(rows * blocks,),
         num_warps=config.num_warps, num_stages=config.num_stages,
         T=size, K=classes, ROWS_PER_VALID=per_valid, BLOCKS=blocks, F=config.block_frames,
         BLOCK_K=config.block_classes,
@@ -83,7 +83,7 @@ def _launch(logits, valid, labels, lengths, blank_id, count, save):
     config = _recursion(configs.ADVANCE, sizes)
     shares = float32(rows, size, count + 1) if save else float32(1)
     blank_mass, label_mass, order, counts, sums, states = launch.kernel_call(
-        recursion.advance, logits, valid, labels, lengths, top, others,
+        recursion.advance, logits, valid, labels, lengths, top, log_sums,
         out=(
             shares, shares, int32(rows, 2, size), int32(rows, 2), float32(rows, 2),
             int32(rows, 2, 8, count + 1),

@@ -156,8 +156,8 @@ def _frame(order, i, steps, half):
 
 
 @triton.jit
-def _list_frames(valid, others, order, direction, T: tl.constexpr):
-    """Write the valid frames in the direction's order; how many, and the sum of their log sums."""
+def _list_frames(valid, log_sums, order, direction, T: tl.constexpr):
+    """Write the valid frames in the direction's order; how many, and the sum of log_sums."""
     count = 0
     sums = tl.zeros((_BLOCK,), tl.float32)
     for start in range(0, T, _BLOCK):
@@ -166,7 +166,7 @@ def _list_frames(valid, others, order, direction, T: tl.constexpr):
         is_valid = tl.load(valid + t, mask=i < T, other=0) != 0
         ones = is_valid.to(tl.int32)
         tl.store(order + count + tl.cumsum(ones, 0) - 1, t, mask=is_valid)
-        sums += libdevice.log1p(tl.load(others + t, mask=is_valid, other=0.0))
+        sums += tl.load(log_sums + t, mask=is_valid, other=0.0)
         count += tl.sum(ones, 0)
     return count, tl.sum(sums, 0)
 
@@ -190,7 +190,7 @@ def _look_up(
 
 @triton.jit
 def advance(
-    logits, valid, labels, lengths, top, others,
+    logits, valid, labels, lengths, top, log_sums,
     blank_mass, label_mass, order, counts, sums, states,
     T: tl.constexpr, K: tl.constexpr, N: tl.constexpr, BLANK: tl.constexpr,
     ROWS_PER_VALID: tl.constexpr, ROWS_PER_LABEL: tl.constexpr, ROWS_PER_LENGTH: tl.constexpr,
@@ -206,7 +206,7 @@ def advance(
     blank_mass += row * T * (N + 1)
     label_mass += row * T * (N + 1)
     count, log_sum = _list_frames(
-        valid + row // ROWS_PER_VALID * T, others + row * T, order, direction, T
+        valid + row // ROWS_PER_VALID * T, log_sums + row * T, order, direction, T
     )
     half = (count + 1 - direction) // 2
     tl.store(counts + program, half)
