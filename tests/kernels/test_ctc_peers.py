@@ -1,7 +1,7 @@
 """CTC in the cases by which other projects test theirs: what they expect, or what float64 gives."""
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ def compiled(blank_id=0):
     return jax.jit(jax.grad(total, has_aux=True))
 
 
-def batch_of(logits, labels, blank_id=0):
+def batch_of(logits, labels, blank_id=0) -> tuple[Any, ...]:
     """Utterances of their own lengths, padded."""
     frames, count = max(map(len, logits)), max(map(len, labels))
     padded = np.zeros((len(logits), frames, len(logits[0][0])), np.float32)
