@@ -7,9 +7,10 @@
     python -m kernels.bench --list
 
 In one run, ours in each implementation and the peers of ``kernels/peers.py`` are first compared
-with the definition in float64; who is wrong is not timed. The others take turns, in an order that
-changes every round. Times are the wall's on a CPU and the device's own on a GPU. DEVICE in the
-names of files becomes the name of the device.
+with the definition in float64. Who is wrong is not timed; a peer may be less precise than ours must
+be, and then its error is shown. They take turns, in an order that changes every round. Times are
+the wall's on a CPU and the device's own on a GPU. DEVICE in the names of files becomes the name of
+the device.
 """
 
 import argparse
@@ -199,7 +200,7 @@ class _Others:
 
 def _checked(entrant: Contestant | Absent, gradient: bool, truth: Truth) -> dict[str, Any]:
     """Whether a contestant may be timed, and what is known of it without."""
-    nothing = {"errors": None, "compile_seconds": None, "temporary_bytes": None}
+    nothing = dict.fromkeys(("errors", "compile_seconds", "temporary_bytes", "peak_bytes"))
     if isinstance(entrant, Absent):
         status = "failed" if entrant.failed else "not timed"
         return {"status": status, "note": entrant.reason} | nothing
@@ -211,12 +212,13 @@ def _checked(entrant: Contestant | Absent, gradient: bool, truth: Truth) -> dict
     except Exception as error:  # it may run out of memory: the others can still be measured
         return {"status": "failed", "note": f"{type(error).__name__}: {error}"[:300]} | nothing
     return {
-        "status": "wrong" if truth.wrong(errors) else "timed",
+        "status": "wrong" if truth.wrong(errors, ours=entrant.ours) else "timed",
         "took": took,
         "note": entrant.note,
         "errors": {name: e if math.isfinite(e) else None for name, e in errors.items()},
         "compile_seconds": entrant.compile_seconds,
         "temporary_bytes": entrant.temporary_bytes,
+        "peak_bytes": entrant.peak_bytes,
     }
 
 

@@ -28,6 +28,7 @@ COLUMNS = (
     "of matmul",
     "compile",
     "temporary",
+    "peak",
     "error",
 )
 
@@ -146,7 +147,7 @@ def cells(record: Record, unit: float = 1e12) -> tuple[str, ...]:
         shown = f"{worst:.1e}" if worst is not None else "–"
         return (*name, status.upper(), *["–"] * (len(COLUMNS) - 4), shown)
     ratio = record["ratio"]
-    compile_seconds, temporary = record["compile_seconds"], record["temporary_bytes"]
+    compile_seconds, memory = record["compile_seconds"], ("temporary_bytes", "peak_bytes")
     return (
         *name,
         duration(record["seconds"]),
@@ -158,7 +159,7 @@ def cells(record: Record, unit: float = 1e12) -> tuple[str, ...]:
         digits(record["flops_per_second"] / unit),
         f"{record['flops_per_second'] / record['matmul_ceiling']:.0%}",
         "–" if compile_seconds is None else duration(compile_seconds),
-        "–" if temporary is None else size(temporary),
+        *("–" if record.get(key) is None else size(record[key]) for key in memory),
         f"{_worst(record):.1e}",
     )
 
@@ -184,7 +185,7 @@ def notes(records: Sequence[Record]) -> list[str]:
         if record["status"] == "wrong":
             remark = _wrong(record)
         elif record["status"] == "timed":
-            remark = record["note"]
+            remark = "; ".join(filter(None, (record["note"], _inexact(record))))
         else:
             remark = f"{record['contestant']} {record['status']}: {record['note']}"
         if remark:
@@ -196,13 +197,21 @@ def notes(records: Sequence[Record]) -> list[str]:
 
 
 def _wrong(record: Record) -> str:
-    parts = (
+    return f"{record['contestant']} is WRONG, so it has no number: error of {_excess(record)}"
+
+
+def _inexact(record: Record) -> str:
+    return f"INEXACT, error of {excess}" if (excess := _excess(record)) else ""
+
+
+def _excess(record: Record) -> str:
+    """The errors that are larger than ours may be."""
+    return ", ".join(
         f"{name} {'not finite' if error is None else format(error, '.1e')} "
-        f"(allowed {record['allowed'][name]:.1e})"
+        f"(ours may have {record['allowed'][name]:.1e})"
         for name, error in record["errors"].items()
         if error is None or error > record["allowed"][name]
     )
-    return f"{record['contestant']} is WRONG, so it has no number: error of {', '.join(parts)}"
 
 
 DISTURBED = 0.1  # of the cores
@@ -265,7 +274,7 @@ def _time(record: Record | None) -> str:
 def _times_ours(record: Record | None) -> str:
     if record is None or record["status"] != "timed" or record["ratio"] is None:
         return "–" if record is None else record["status"]
-    return _ratio(record)
+    return _ratio(record) + (f", error {_worst(record):.0e}" if _excess(record) else "")
 
 
 def show(records: Sequence[Record], console: Console) -> None:

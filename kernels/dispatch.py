@@ -356,6 +356,8 @@ def _invarying(aval: Any) -> Any:
 def _varying_like(aval: Any, other: Any) -> Any:
     if not _varying(other):
         return aval
+    # What JAX derives from operands without a mesh has none, and could vary along no axis of it.
+    aval = aval.update(sharding=jax.NamedSharding(other.sharding.mesh, jax.P(*[None] * aval.ndim)))
     kind = getattr(other, "mat", None)
     return aval.update(vma=other.vma) if kind is None else aval.update(manual_axis_type=kind)
 

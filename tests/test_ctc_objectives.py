@@ -1,12 +1,14 @@
 """Objectives over label sequences: their formulas by enumeration, and what all of them promise."""
 
 import functools
+import inspect
 import itertools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from kernel_matrix import compiled_in_haste
 
 import kernels
 from research.errors import ConfigError
@@ -17,23 +19,45 @@ from research.objectives.ctc_terms import EncoderOutput
 LOG_PRIORS = jnp.log(jnp.array([0.6, 0.2, 0.2]))
 
 
-def intermediate(objective, logits, *args, **options):
+def intermediate(logits, *args, **options):
     """Of an encoder whose intermediate predictions are made from its last."""
-    return objective(EncoderOutput(logits, (logits[:, :, ::-1], 0.5 * logits)), *args, **options)
+    outputs = EncoderOutput(logits, (logits[:, :, ::-1], 0.5 * logits))
+    return auxiliary.intermediate_ctc(outputs, *args, **options)
 
 
+# Each with the name of its weight, and one that makes it differ from CTC.
 OBJECTIVES = {
-    "ctc": plain.ctc,
-    "label_smoothed": functools.partial(plain.label_smoothed_ctc, smoothing=0.3),
-    "entropy_regularised": plain.entropy_regularised_ctc,
-    "focal": plain.focal_ctc,
-    "prior": functools.partial(plain.prior_ctc, log_priors=LOG_PRIORS),
-    "intermediate": functools.partial(intermediate, auxiliary.intermediate_ctc),
-    "self_conditioned": functools.partial(intermediate, auxiliary.self_conditioned_ctc),
-    "consistency": auxiliary.consistency_ctc,
-    "framewise": auxiliary.framewise_cross_entropy,
+    "ctc": (plain.ctc, None, None),
+    "label_smoothed": (plain.label_smoothed_ctc, "smoothing", 0.3),
+    "entropy_regularised": (plain.entropy_regularised_ctc, "weight", 0.2),
+    "focal": (plain.focal_ctc, "focus", 0.5),
+    "prior": (functools.partial(plain.prior_ctc, log_priors=LOG_PRIORS), "weight", 0.3),
+    "intermediate": (intermediate, "weight", 0.3),
+    "consistency": (auxiliary.consistency_ctc, "weight", 0.2),
+    "framewise": (auxiliary.framewise_cross_entropy, None, None),
 }
 every_objective = pytest.mark.parametrize("name", OBJECTIVES)
+of_single_rows = pytest.mark.parametrize("name", [n for n in OBJECTIVES if n != "consistency"])
+
+
+@functools.cache
+def compiled(name, *, gradient=True):
+    """One program for every weight: (4, 4, 3) logits with their batch, and the weight."""
+    function, keyword, _ = OBJECTIVES[name]
+
+    def objective(logits, lengths, labels, label_paddings, weight):
+        options = {} if keyword is None else {keyword: weight}
+        return function(logits, lengths, labels, label_paddings, **options)
+
+    return jax.jit(jax.value_and_grad(objective) if gradient else objective)
+
+
+def evaluate(name, logits, lengths, labels, label_paddings, weight=None):
+    """The value and its gradient; of dtypes that make it one program for all tests."""
+    whole = np.asarray(lengths, np.int32), np.asarray(labels, np.int32)
+    weight = OBJECTIVES[name][2] if weight is None else weight
+    with compiled_in_haste():
+        return compiled(name)(logits, *whole, np.asarray(label_paddings, np.float32), weight)
 
 
 def batch(seed=0, dtype=jnp.float32):
@@ -44,15 +68,10 @@ def batch(seed=0, dtype=jnp.float32):
     return jnp.asarray(logits, dtype), jnp.array([4, 3, 2, 3]), labels, label_paddings
 
 
-@functools.cache
-def compiled(name):
-    return jax.jit(jax.value_and_grad(OBJECTIVES[name]))
-
-
 @every_objective
 def test_what_cannot_count_does_not(name):
     logits, lengths, labels, label_paddings = batch()
-    value, gradient = compiled(name)(logits, lengths, labels, label_paddings)
+    value, gradient = evaluate(name, logits, lengths, labels, label_paddings)
     assert jnp.isfinite(value)
     assert jnp.isfinite(gradient).all()
     assert (jnp.abs(gradient[jnp.array([0, 1, 3])]).sum(axis=(1, 2)) > 1e-3).all()
@@ -61,17 +80,17 @@ def test_what_cannot_count_does_not(name):
     junk = logits.at[1, 3:].set(jnp.nan).at[2, 2:].set(jnp.inf).at[3, 3:].set(-jnp.inf)
     # But for the views of one utterance, of which one is never too short alone.
     spoilt = junk if name == "consistency" else junk.at[2, :2].set(-3.0)
-    again, other = compiled(name)(spoilt, lengths, labels, label_paddings)
+    again, other = evaluate(name, spoilt, lengths, labels, label_paddings)
     np.testing.assert_allclose(again, value, rtol=1e-6)
     np.testing.assert_allclose(other, gradient, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", [name for name in OBJECTIVES if name != "consistency"])
+@of_single_rows
 def test_is_the_mean_over_utterances_with_a_path(name):
     logits, lengths, labels, label_paddings = batch()
-    whole = compiled(name)(logits, lengths, labels, label_paddings)[0]
+    whole = evaluate(name, logits, lengths, labels, label_paddings)[0]
     alone = [
-        compiled(name)(logits, lengths * (jnp.arange(4) == i), labels, label_paddings)[0]
+        evaluate(name, logits, lengths * (jnp.arange(4) == i), labels, label_paddings)[0]
         for i in (0, 1, 3)
     ]
     np.testing.assert_allclose(whole, np.mean(alone), rtol=1e-5)
@@ -80,50 +99,90 @@ def test_is_the_mean_over_utterances_with_a_path(name):
 @every_objective
 def test_a_batch_without_a_path_is_zero(name):
     labels = jnp.full((4, 2), 1)
-    value, gradient = compiled(name)(batch()[0], jnp.full(4, 2), labels, jnp.zeros((4, 2)))
+    value, gradient = evaluate(name, batch()[0], jnp.full(4, 2), labels, jnp.zeros((4, 2)))
     assert value == 0
     assert not gradient.any()
+
+
+@of_single_rows
+def test_a_frame_that_allows_no_class_leaves_its_utterance_out(name):
+    logits, lengths, *rest = batch()
+    value, gradient = evaluate(name, logits.at[0, 1].set(-jnp.inf), lengths, *rest)
+    without, slopes = evaluate(name, logits, lengths.at[0].set(0), *rest)
+    np.testing.assert_allclose(value, without, rtol=1e-6)
+    np.testing.assert_allclose(gradient, slopes, atol=1e-6)
+
+
+def test_a_class_that_never_was_likely_has_a_prior():
+    priors = jnp.array([-0.5, -0.9, -jnp.inf])
+
+    @jax.jit
+    def slope(log_priors):
+        return jax.value_and_grad(plain.prior_ctc)(*batch(), log_priors=log_priors)
+
+    with compiled_in_haste():
+        (value, gradient), (floored, _) = slope(priors), slope(priors.at[2].set(-12.0))
+    np.testing.assert_array_equal(value, floored)
+    assert jnp.isfinite(gradient).all()
 
 
 @every_objective
 def test_divergence_is_not_hidden(name):
     logits, *rest = batch()
-    assert jnp.isnan(compiled(name)(logits.at[0, 1, 1].set(jnp.nan), *rest)[0])
+    assert jnp.isnan(evaluate(name, logits.at[0, 1, 1].set(jnp.nan), *rest)[0])
 
 
-@pytest.mark.parametrize("name", [name for name in OBJECTIVES if name != "consistency"])
+@of_single_rows
 def test_the_gradient_is_that_of_finite_differences(name):
     """Of all but the one that holds something fixed, which has a test of its own."""
-    with jax.enable_x64(True):
-        logits, *rest = batch(seed=1, dtype=jnp.float64)
-        objective = jax.jit(jax.value_and_grad(OBJECTIVES[name]))
-        _, gradient = objective(logits, *rest)
-        rng = np.random.default_rng(2)
-        for _ in range(3):
-            direction = jnp.asarray(rng.normal(size=logits.shape))
-            above, below = (objective(logits + h * direction, *rest)[0] for h in (1e-5, -1e-5))
-            slope = (above - below) / 2e-5
-            np.testing.assert_allclose(jnp.sum(gradient * direction), slope, rtol=1e-6, atol=1e-8)
+    logits, *rest = batch(seed=1)
+    _, gradient = evaluate(name, logits, *rest)
+    rng, wide = np.random.default_rng(2), np.asarray(logits, np.float64)
+    for _ in range(3):
+        direction = rng.normal(size=wide.shape)
+        with jax.enable_x64(True), compiled_in_haste():
+            above, below = (
+                compiled(name, gradient=False)(wide + h * direction, *rest, OBJECTIVES[name][2])
+                for h in (1e-5, -1e-5)
+            )
+            slope = float(above - below) / 2e-5
+        np.testing.assert_allclose(np.sum(gradient * direction), slope, rtol=2e-6, atol=2e-6)
 
 
-NEUTRAL = {
-    "label_smoothed": functools.partial(plain.label_smoothed_ctc, smoothing=0.0),
-    "entropy_regularised": functools.partial(plain.entropy_regularised_ctc, weight=0.0),
-    "focal": functools.partial(plain.focal_ctc, focus=0.0),
-    "prior": functools.partial(plain.prior_ctc, log_priors=LOG_PRIORS, weight=0.0),
-    "uniform prior": functools.partial(plain.prior_ctc, log_priors=jnp.zeros(3)),
-    "intermediate": functools.partial(intermediate, auxiliary.intermediate_ctc, weight=0.0),
-    "consistency": functools.partial(auxiliary.consistency_ctc, weight=0.0),
-}
+NEUTRAL = [name for name, (_, keyword, _) in OBJECTIVES.items() if keyword is not None]
 
 
 @pytest.mark.parametrize("name", NEUTRAL)
 def test_is_ctc_at_its_neutral_weight(name):
     arguments = batch()
-    value, gradient = jax.jit(jax.value_and_grad(NEUTRAL[name]))(*arguments)
-    expected, expected_gradient = compiled("ctc")(*arguments)
+    value, gradient = evaluate(name, *arguments, weight=0.0)
+    expected, expected_gradient = evaluate("ctc", *arguments)
     np.testing.assert_allclose(value, expected, rtol=1e-6)
     np.testing.assert_allclose(gradient, expected_gradient, atol=1e-6)
+
+
+def test_equal_priors_change_nothing_but_a_constant():
+    logits, lengths, *rest = batch()
+    with compiled_in_haste():
+        value = jax.jit(plain.prior_ctc)(logits, lengths, *rest, log_priors=jnp.full(3, -1.0))
+    constant = 0.3 * np.mean(lengths[jnp.array([0, 1, 3])] / np.array([2, 1, 2]))
+    np.testing.assert_allclose(value, evaluate("ctc", *batch())[0] - constant, rtol=1e-6)
+
+
+def test_weights_are_by_default_those_of_the_sources():
+    expected = {
+        plain.label_smoothed_ctc: 0.05,
+        plain.entropy_regularised_ctc: 0.2,
+        plain.focal_ctc: 0.5,
+        plain.prior_ctc: 0.3,
+        auxiliary.intermediate_ctc: 0.3,
+        auxiliary.self_conditioned_ctc: 0.5,
+        auxiliary.consistency_ctc: 0.2,
+    }
+    for function, weight in expected.items():
+        options = inspect.signature(function).parameters
+        (default,) = [options[k].default for k in ("weight", "smoothing", "focus") if k in options]
+        assert default == weight, function.__name__
 
 
 def paths_of(labels, frames, classes):
@@ -165,21 +224,29 @@ def test_is_its_formula_over_all_paths(name):
         for x, y in zip(logits, [[1, 2], [2], [1, 1], [2, 1]], strict=True)
     ]
     expected = np.mean(np.array(rows) / [2, 1, 2, 2])
-    value = compiled(name)(logits, jnp.full(4, 4), labels, label_paddings)[0]
+    value = evaluate(name, logits, jnp.full(4, 4), labels, label_paddings)[0]
     np.testing.assert_allclose(value, expected, rtol=1e-5)
 
 
+def alone(logits, length):
+    """The first utterance, with labels 1 and 2; the others have no path."""
+    return (
+        logits,
+        jnp.array([length, 0, 0, 0]),
+        jnp.full((4, 2), jnp.array([1, 2])),
+        jnp.zeros((4, 2)),
+    )
+
+
 def test_entropy_is_that_of_the_only_path():
-    args = jnp.array([2]), jnp.array([[1, 2]]), jnp.zeros((1, 2))
-    logits = jnp.asarray(np.random.default_rng(4).normal(size=(1, 2, 3)), jnp.float32)
-    with_entropy = plain.entropy_regularised_ctc(logits, *args, weight=1.0)
-    np.testing.assert_allclose(with_entropy, plain.ctc(logits, *args), atol=1e-6)
+    arguments = alone(batch(seed=4)[0], 2)
+    value, _ = evaluate("entropy_regularised", *arguments, weight=1.0)
+    np.testing.assert_allclose(value, evaluate("ctc", *arguments)[0], atol=1e-6)
 
 
 def test_focal_loss_of_certain_utterances_has_a_slope_of_zero():
-    certain = 200.0 * jax.nn.one_hot(jnp.array([[1, 0, 2]]), 3)
-    args = jnp.array([3]), jnp.array([[1, 2]]), jnp.zeros((1, 2))
-    value, gradient = jax.jit(jax.value_and_grad(plain.focal_ctc))(certain, *args)
+    certain = 200.0 * jax.nn.one_hot(jnp.array([[1, 0, 2, 0]] * 4), 3)
+    value, gradient = evaluate("focal", *alone(certain, 3))
     assert value == 0
     assert not gradient.any()
 
@@ -194,13 +261,22 @@ def test_mean_posterior_is_over_valid_frames():
 
 def test_intermediate_predictions_count_by_their_weight():
     logits, *rest = batch()
-    others = tuple(batch(seed)[0] for seed in (5, 6))
-    value = auxiliary.intermediate_ctc(EncoderOutput(logits, others), *rest, weight=0.4)
-    parts = [compiled("ctc")(x, *rest)[0] for x in (logits, *others)]
+    value, _ = evaluate("intermediate", logits, *rest, weight=0.4)
+    parts = [evaluate("ctc", x, *rest)[0] for x in (logits, logits[:, :, ::-1], 0.5 * logits)]
     np.testing.assert_allclose(value, 0.6 * parts[0] + 0.2 * (parts[1] + parts[2]), rtol=1e-6)
     for outputs in (logits, EncoderOutput(logits)):
         with pytest.raises(ConfigError, match="intermediate logits"):
             auxiliary.intermediate_ctc(outputs, *rest)
+
+
+def test_the_self_conditioned_objective_is_that_of_intermediate_predictions():
+    def traced(function, **options):
+        outputs = EncoderOutput(batch()[0], (batch(5)[0],))
+        return str(jax.make_jaxpr(functools.partial(function, **options))(outputs, *batch()[1:]))
+
+    found = traced(auxiliary.self_conditioned_ctc)
+    assert found == traced(auxiliary.intermediate_ctc, weight=0.5)
+    assert found != traced(auxiliary.intermediate_ctc)
 
 
 def test_conditioning_adds_what_the_predictions_say():
@@ -221,13 +297,12 @@ def views(seed=8):
 
 
 def test_equal_views_are_consistent():
-    logits, rest, twice = views()
+    logits, _, twice = views()
     both = jnp.concatenate([logits, logits])
-    consistency = functools.partial(auxiliary.consistency_ctc, weight=5.0)
-    value, gradient = jax.jit(jax.value_and_grad(consistency))(both, *twice)
-    expected, expected_gradient = jax.jit(jax.value_and_grad(plain.ctc))(logits, *rest)
+    value, gradient = evaluate("consistency", both, *twice, weight=5.0)
+    expected, expected_gradient = evaluate("ctc", both, *twice)
     np.testing.assert_allclose(value, expected, rtol=1e-6)
-    np.testing.assert_allclose(gradient[:2] + gradient[2:], expected_gradient, atol=1e-6)
+    np.testing.assert_allclose(gradient, expected_gradient, atol=1e-6)
     with pytest.raises(ConfigError, match="even number of rows; received 3"):
         auxiliary.consistency_ctc(both[:3], *(array[:3] for array in twice))
 
@@ -235,12 +310,8 @@ def test_equal_views_are_consistent():
 def test_each_view_learns_from_the_other_held_fixed():
     _, rest, twice = views()
     logits = jnp.concatenate([views(9)[0], views(10)[0]])
-
-    def apart(x, weight):
-        return auxiliary.consistency_ctc(x, *twice, weight=weight)
-
-    slopes = jax.jit(jax.value_and_grad(apart))
-    (value, gradient), (value0, gradient0) = slopes(logits, 1.0), slopes(logits, 0.0)
+    value, gradient = evaluate("consistency", logits, *twice, weight=1.0)
+    value0, gradient0 = evaluate("consistency", logits, *twice, weight=0.0)
     log_probs = np.asarray(jax.nn.log_softmax(logits), np.float64)
     p, q = log_probs[:2], log_probs[2:]
     terms = np.exp(q) * (q - p) + np.exp(p) * (p - q)
@@ -267,6 +338,7 @@ def test_framewise_targets_may_come_from_another_model():
             x, lengths, labels, label_paddings, aligner_logits=y
         )
 
-    value, (_, through) = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(logits, aligner)
+    with compiled_in_haste():
+        value, (_, through) = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(logits, aligner)
     np.testing.assert_allclose(value, expected, rtol=1e-5)
     assert not through.any()

@@ -4,8 +4,8 @@ The gradient's scatter is deterministic, without atomics: the softmax of all cla
 first, then the classes of labels once more, each by the first position that has the class, which
 adds up the occupancies of the others. They are linked in a list per row, made once.
 
-The class of the largest logit, where it has more than half of the probability, gets the negative
-sum of the other gradients: near convergence both terms of its own difference are almost one.
+A label's class that has more than half of the probability gets the negative sum of the other
+gradients: near convergence both terms of its own difference are almost one.
 
 Axes: F frames of a program, K classes, N labels.
 """
@@ -21,9 +21,8 @@ from triton.language.extra import libdevice
 
 @triton.jit
 def _largest_and_others(places, present, K: tl.constexpr, F: tl.constexpr, BLOCK: tl.constexpr):
-    """The largest logit of each frame, its class, and the sum of e^(x - largest) of the others."""
+    """The largest logit of each frame, and the sum of e^(x - largest) of all classes but it."""
     top = tl.full((F,), float("-inf"), tl.float32)
-    top_class = tl.zeros((F,), tl.int32)
     others = tl.zeros((F,), tl.float32)
     column = tl.arange(0, BLOCK)
     for start in range(0, K, BLOCK):
@@ -38,27 +37,28 @@ def _largest_and_others(places, present, K: tl.constexpr, F: tl.constexpr, BLOCK
         # One of the two that were the largest is one of the others now.
         one = tl.exp(tl.minimum(top, block_top) - finite)
         others = others * tl.exp(top - finite) + tl.sum(e, 1) + one
-        top_class = tl.where(block_top > top, start + block_class, top_class)
         top = largest
-    return tl.where(top > float("-inf"), top, 0.0), top_class, others
+    return tl.where(top > float("-inf"), top, 0.0), others
 
 
 @triton.jit
 def normalise(
-    logits, valid, top, log_sums,
+    logits, valid, top, others, log_sums,
     T: tl.constexpr, K: tl.constexpr, ROWS_PER_VALID: tl.constexpr, BLOCKS: tl.constexpr,
     F: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """The largest logit of each valid frame, and the log of the sum of e^(x - largest)."""
+    """Largest logit of each valid frame; sum of e^(x - largest) of the others; log of the whole."""
     row = (tl.program_id(0) // BLOCKS).to(tl.int64)
     t = (tl.program_id(0) % BLOCKS) * F + tl.arange(0, F)
     is_valid = tl.load(valid + row // ROWS_PER_VALID * T + t, mask=t < T, other=0) != 0
-    largest, _, others = _largest_and_others(
+    largest, rest = _largest_and_others(
         logits + row * T * K + t * K, is_valid & (t < T), K, F, BLOCK_K
     )
     tl.store(top + row * T + t, largest, mask=t < T)
     # NaN where the largest is infinite.
-    tl.store(log_sums + row * T + t, libdevice.log1p(others) + 0.0 * largest, mask=t < T)
+    rest += 0.0 * largest
+    tl.store(others + row * T + t, rest, mask=t < T)
+    tl.store(log_sums + row * T + t, libdevice.log1p(rest), mask=t < T)
 
 
 @triton.jit
@@ -86,7 +86,7 @@ def finish(
 
 @triton.jit
 def softmax_less_occupancy(
-    logits, classes, links, occupancy, cotangent, out,
+    logits, classes, links, occupancy, top, others, cotangent, out,
     T: tl.constexpr, K: tl.constexpr, N: tl.constexpr, ROWS_PER_LABEL: tl.constexpr,
     BLOCKS: tl.constexpr, F: tl.constexpr, BLOCK_K: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
@@ -101,13 +101,14 @@ def softmax_less_occupancy(
     live = (t < T) & ~(tl.sum(own, 1) == 0.0)
     places = logits + row * T * K + t * K
     results = out + row * T * K + t * K
-    top, top_class, others = _largest_and_others(places, live, K, F, BLOCK_K)
+    largest = tl.load(top + row * T + t, mask=live, other=0.0)
+    rest = tl.load(others + row * T + t, mask=live, other=0.0)
     weight = tl.load(cotangent + row).to(tl.float32)
-    most = 1.0 / (1.0 + others)  # the probability of the largest
+    most = 1.0 / (1.0 + rest)  # the probability of the largest
     for start in range(0, K, BLOCK_K):
         k = start + tl.arange(0, BLOCK_K)[None, :]
         x = tl.load(places[:, None] + k, mask=live[:, None] & (k < K), other=0.0)
-        p = tl.exp(x.to(tl.float32) - top[:, None]) * most[:, None]
+        p = tl.exp(x.to(tl.float32) - largest[:, None]) * most[:, None]
         p = tl.where(live[:, None], p * weight, 0.0)
         tl.store(results[:, None] + k, p.to(out.dtype.element_ty), mask=(t < T)[:, None] & (k < K))
     tl.debug_barrier()  # other threads than these write to some of the same places now
@@ -124,11 +125,9 @@ def softmax_less_occupancy(
         following = tl.where(more, -1 - tl.load(links + following, mask=more, other=-1), 0)
     wanted = live[:, None] & is_first
     x = tl.load(places[:, None] + mine, mask=wanted, other=0.0)
-    p = tl.exp(x.to(tl.float32) - top[:, None]) * most[:, None]
-    is_top = mine == top_class[:, None]
-    dominates = most > 0.5
-    g = ((p - total) * weight).to(out.dtype.element_ty)
-    tl.store(results[:, None] + mine, g, mask=wanted & ~(is_top & dominates[:, None]))
-    elsewhere = tl.sum(tl.where(is_top, 0.0, own), 1)
-    g = ((elsewhere - others * most) * weight).to(out.dtype.element_ty)
-    tl.store(results + top_class, g, mask=live & dominates)
+    p = tl.exp(x.to(tl.float32) - largest[:, None]) * most[:, None]
+    is_top = wanted & (x.to(tl.float32) == largest[:, None]) & (most > 0.5)[:, None]
+    top_class = tl.max(tl.where(is_top, mine, -1), 1)
+    elsewhere = tl.sum(tl.where(mine == top_class[:, None], 0.0, own), 1)
+    g = tl.where(is_top, (elsewhere - rest * most)[:, None], p - total) * weight
+    tl.store(results[:, None] + mine, g.to(out.dtype.element_ty), mask=wanted)

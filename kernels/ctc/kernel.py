@@ -1,9 +1,9 @@
 """CTC in Triton: what is launched with which sizes.
 
-The value is three launches: ``normalise`` (largest logit and log normaliser of each frame),
-``advance`` and ``meet`` (the recursion). Saved for the gradient is the occupancy, by ``spread`` and
-``finish`` in addition. Their arrays of (B, T, N + 1) are two: shares, posteriors and the occupancy
-take each other's place. The gradient is one launch that reads logits and occupancy.
+The value is three launches: ``normalise`` (largest logit of each frame and sum of the others),
+``advance`` and ``meet`` (the recursion). Saved for the gradient are these and the occupancy, by
+``spread`` and ``finish`` in addition. Their arrays of (B, T, N + 1) are two: shares, posteriors and
+the occupancy take each other's place. The gradient is one launch that reads the logits once.
 
 Axes: B rows, T frames, K classes, N labels.
 """
@@ -30,8 +30,8 @@ def _forward(logits, valid, labels, lengths, *, blank_id):
 
 
 def _saving(logits, valid, labels, lengths, *, blank_id):
-    loss, occupancy = _run(logits, valid, labels, lengths, blank_id, save=True)
-    return (loss,), (occupancy,)
+    loss, *saved = _run(logits, valid, labels, lengths, blank_id, save=True)
+    return (loss,), tuple(saved)
 
 
 def _occupancy(logits, valid, labels, lengths, *, blank_id):
@@ -39,13 +39,14 @@ def _occupancy(logits, valid, labels, lengths, *, blank_id):
 
 
 def _run(logits, valid, labels, lengths, blank_id, *, save):
-    """The loss; with ``save`` the occupancy too."""
+    """The loss; with ``save`` the occupancy, the largest logits and the sums of the others too."""
     rows, size, _ = logits.shape
     count = labels.shape[1]
     if rows * size == 0:
         empty = jnp.repeat(lengths == 0, rows // max(1, lengths.shape[0]))
         loss = jnp.where(empty, jnp.zeros(rows, jnp.float32), jnp.full(rows, jnp.inf, jnp.float32))
-        return (loss, jnp.zeros((rows, size, count + 1), jnp.float32))[: 2 if save else 1]
+        saved = (jnp.zeros((rows, size, *more), jnp.float32) for more in ((count + 1,), (), ()))
+        return (loss, *saved) if save else (loss,)
 
     def local(logits, valid, labels, lengths):
         return _launch(logits, valid, labels, lengths, blank_id, count, save)
@@ -71,9 +72,9 @@ def _launch(logits, valid, labels, lengths, blank_id, count, save):
 
     config = configs.NORMALISE.choose(**sizes).config
     blocks = -(-size // config.block_frames)
-    top, log_sums = launch.kernel_call(
+    top, others, log_sums = launch.kernel_call(
         frames.normalise, logits, valid,
-        out=(float32(rows, size), float32(rows, size)), grid=(rows * blocks,),
+        out=(float32(rows, size),) * 3, grid=(rows * blocks,),
         num_warps=config.num_warps, num_stages=config.num_stages,
         T=size, K=classes, ROWS_PER_VALID=per_valid, BLOCKS=blocks, F=config.block_frames,
         BLOCK_K=config.block_classes,
@@ -118,7 +119,7 @@ def _launch(logits, valid, labels, lengths, blank_id, count, save):
         T=size, N=count, ROWS_PER_VALID=per_valid, ROWS_PER_LENGTH=per_length, BLOCKS=blocks,
         F=block, COLUMNS=columns,
     )  # fmt: skip
-    return loss, occupancy
+    return loss, occupancy, top, others
 
 
 def _recursion(tunable, sizes):
@@ -140,12 +141,13 @@ def _gradient(operands, saved, cotangents, wanted, *, blank_id):
     blank = jnp.full((labels.shape[0], 1), blank_id, labels.dtype)
     classes = jnp.concatenate([blank, labels], axis=1)
 
-    def local(logits, classes, occupancy, cotangent):
+    def local(logits, classes, occupancy, top, others, cotangent):
         rows, size, count = logits.shape
         config = configs.GRADIENT.choose(**_sizes(logits, classes.shape[1] - 1)).config
         blocks = -(-size // config.block_frames)
         return launch.kernel_call(
-            frames.softmax_less_occupancy, logits, classes, _links(classes), occupancy, cotangent,
+            frames.softmax_less_occupancy,
+            logits, classes, _links(classes), occupancy, top, others, cotangent,
             out=jax.ShapeDtypeStruct(logits.shape, logits.dtype), grid=(rows * blocks,),
             num_warps=config.num_warps, num_stages=config.num_stages,
             T=size, K=count, N=classes.shape[1] - 1, ROWS_PER_LABEL=rows // len(classes),
@@ -153,8 +155,8 @@ def _gradient(operands, saved, cotangents, wanted, *, blank_id):
             COLUMNS=round_up(classes.shape[1]),
         )  # fmt: skip
 
-    rule = f"b t k, {_rows('l', classes, logits)} n, b t n, b -> b t k"
-    arrays = (logits, classes, saved[0], cotangents[0])
+    rule = f"b t k, {_rows('l', classes, logits)} n, b t n, b t, b t, b -> b t k"
+    arrays = (logits, classes, *saved, cotangents[0])
     return (launch.sharded(local, rule, *arrays, whole=_but_rows(rule)),)
 
 

@@ -71,6 +71,8 @@ def recursion(emissions, valid, labels, label_lengths):
 
     # Before the first frame stands a blank that costs nothing: it leads to both first states.
     start = jnp.full((batch, 2 * count + 1), floor).at[:, 0].set(0.0)
+    # Under shard_map a scan starts with what varies over the same axes as what it goes on with.
+    start = start + jnp.sum(emissions[:, :0], axis=(1, 2))[:, None]
     frames = (jnp.moveaxis(emissions, 1, 0), jnp.moveaxis(valid, 1, 0))
     alpha, _ = jax.lax.scan(step, start, frames)
     last = 2 * label_lengths.astype(jnp.int32)[:, None]

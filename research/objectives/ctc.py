@@ -118,7 +118,8 @@ def entropy_regularised_ctc(
         lengths: as in ``ctc``.
         labels: as in ``ctc``.
         label_paddings: as in ``ctc``.
-        weight: w; 0 is CTC. The gradient goes through the posterior: it is of second order.
+        weight: w; 0 is CTC. The gradient goes through the posterior: it is of second order. The
+            authors' program trains (1 - b) CTC - b H with b = 0.2, which is w = 0.25.
         blank_id: the class that emits nothing.
 
     Returns:
@@ -175,7 +176,7 @@ def focal_ctc(
         0.8148
 
     Source: Feng, Yao, Zhang, "Focal CTC Loss for Chinese Optical Character Recognition on
-    Unbalanced Datasets", Complexity 2019, without its constant factor.
+    Unbalanced Datasets", Complexity 2019, without its constant factor, which is a learning rate.
     """
     losses = losses_of(logits_of(outputs), lengths, labels, label_paddings, blank_id)
     # At zero the product has slope zero, but the power alone an infinite one.
@@ -198,7 +199,8 @@ def prior_ctc(
     """CTC over p_tk / prior_k^w: less peaky, since the blank, frequent as it is, counts less.
 
     -log sum over paths prod_t p_t[path_t] / prior[path_t]^w. The quotients are not normalised
-    again, so that this can be negative.
+    again, so that this can be negative. Log priors below -12 count as -12, as in the authors'
+    program: a class that never was likely could otherwise make the loss infinite.
 
     Args:
         outputs: as in ``ctc``.
@@ -223,10 +225,14 @@ def prior_ctc(
     Source: Huang et al., "Less Peaky and More Accurate CTC Forced Alignment by Label Priors",
     ICASSP 2024 (arXiv:2406.02560).
     """
-    log_probs, valid = log_probs_of(logits_of(outputs), lengths)
-    log_priors = jax.lax.stop_gradient(log_priors).astype(log_probs.dtype)
+    logits = logits_of(outputs)
+    log_probs, valid = log_probs_of(logits, lengths)
+    log_priors = jnp.maximum(jax.lax.stop_gradient(log_priors), -12.0).astype(log_probs.dtype)
     scaled = log_probs - weight * log_priors[None, None, :]
     losses = losses_of(scaled, lengths, labels, label_paddings, blank_id)
+    # Log-probabilities are finite in a frame that allows no class, through which no path leads.
+    blocked = jnp.any(valid & jnp.all(jnp.isneginf(logits), axis=2), axis=1)
+    losses = jnp.where(blocked, jnp.inf, losses)
     # The loss normalises what it is given; this takes that back.
     normalisers = jnp.sum(jax.nn.logsumexp(scaled, axis=2) * valid, axis=1)
     return mean_per_label(losses - normalisers, losses, label_paddings)

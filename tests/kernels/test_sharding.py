@@ -34,7 +34,11 @@ def run(platform):
 
 def test_eight_devices_give_what_one_gives_without_gathering():
     names = ["xla"] if matrix.WITHOUT_TRITON else matrix.ON_CPU
-    assert run("cpu") == [f"checked {o} {name}" for o in matrix.FAMILIES for name in names]
+    assert run("cpu") == [
+        *(f"checked {o} {name}" for o in matrix.FAMILIES for name in names),
+        *(f"checked second derivatives of {o}" for o in matrix.FAMILIES),
+        "checked ctc_posteriors",
+    ]
 
 
 @pytest.mark.skipif(matrix.WITHOUT_TRITON, reason="needs Triton, which is for Linux only")

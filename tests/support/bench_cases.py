@@ -37,7 +37,9 @@ class FakeClock:
 def entrant(name, *, ours=False, results=None):
     """A contestant whose call returns its name and whose results are right."""
     exact = truth().exact if results is None else results
-    return Contestant(name, ours, Call(lambda: name, lambda _: None), lambda _: exact, 0.5, 2**20)
+    return Contestant(
+        name, ours, Call(lambda: name, lambda _: None), lambda _: exact, 0.5, 2**20, 2**21
+    )
 
 
 def setting(clock, rounds=3, longest=1e9):

@@ -15,14 +15,27 @@ import jax
 import kernel_matrix as matrix
 import numpy as np
 
+import kernels
 from kernels import launch, offline, problems
 from kernels.architectures import find_architecture
 
 DEVICES = 8
+SECOND = {
+    "Hessian-vector products": matrix.forward_over(matrix.reverse),
+    "reverse over reverse": matrix.reverse_over(matrix.reverse),
+}
 MOVES = ("all-gather", "all-to-all", "collective-permute", "reduce-scatter", "all-reduce")
 _ALL_REDUCE = re.compile(r"= (.*) all-reduce(?:-done)?\(")
 _SHAPE = re.compile(r"\w+\[([\d,]*)\]")
 _LAUNCH = re.compile(r'= (.*?) custom-call\(.*custom_call_target="triton_kernel_call"')
+
+
+class Posteriors(matrix.Cell):
+    """Of a call of ``ctc_loss``, whose operands they have too."""
+
+    def ours(self, *operands: Any) -> Any:
+        """The operation, as a function of all operands."""
+        return kernels.ctc_posteriors(*operands, implementation=self.implementation)
 
 
 def case(operation: str) -> matrix.Case:
@@ -31,11 +44,13 @@ def case(operation: str) -> matrix.Case:
 
 
 def programs(cell: matrix.Cell, function: Callable | None = None) -> dict[str, Callable]:
-    """The value, and the value with every gradient, as functions of all operands."""
+    """The value, that with every gradient, and second derivatives, of all operands."""
     function = function or cell.ours
+    second = {what: transform(function, cell.problem) for what, transform in SECOND.items()}
     return {
         "value": lambda *operands: {"value": function(*operands)},
         "gradients": matrix.reverse(function, cell.problem),
+        **second,
     }
 
 
@@ -57,18 +72,24 @@ def mapped(cell: matrix.Cell, what: str, mesh: jax.sharding.Mesh) -> Any:
     return jax.jit(programs(cell, function)[what])
 
 
-def check_values(cell: matrix.Cell, mesh: jax.sharding.Mesh, *, cut: bool = True) -> None:
+def check_values(
+    cell: matrix.Cell, mesh: jax.sharding.Mesh, *, what: str = "gradients", cut: bool = True
+) -> None:
     """Several devices give what one gives, up to the order of a sum.
 
     Args:
         cell: what to compute.
         mesh: with the axis "data".
-        cut: whether automatic sharding is checked too.
+        what: which of the programs.
+        cut: whether automatic sharding is checked too, and that it moves nothing.
     """
     operands = [np.asarray(operand) for operand in cell.problem.operands.values()]
-    alone = jax.jit(programs(cell)["gradients"])(*operands)
+    alone = jax.jit(programs(cell)[what])(*operands)
     for way in (automatic, mapped) if cut else (mapped,):
-        found = jax.block_until_ready(way(cell, "gradients", mesh)(*operands))
+        compiled = way(cell, what, mesh).lower(*operands).compile()
+        if way is automatic and what == "gradients":
+            check_moves(cell, what, compiled.as_text())
+        found = jax.block_until_ready(compiled(*operands))
         for name, array in alone.items():
             error = problems.error(found[name], np.asarray(array, np.float64))
             assert error < 2e-6, f"{way.__name__}: {name} differs by {error:.1e}"
@@ -108,10 +129,18 @@ def on_cpu() -> None:
             # The interpreter is a callback, which is not cut; under shard_map it need not be.
             cut = implementation != "triton"
             check_values(cell, mesh, cut=cut)
-            for what in programs(cell) if cut else ():
-                lowered = automatic(cell, what, mesh).lower(*cell.problem.operands.values())
-                check_moves(cell, what, lowered.compile().as_text())
+            if cut:
+                lowered = automatic(cell, "value", mesh).lower(*cell.problem.operands.values())
+                check_moves(cell, "value", lowered.compile().as_text())
             print("checked", operation, implementation, flush=True)
+    with matrix.compiled_in_haste():
+        for operation in matrix.FAMILIES:
+            cell = matrix.Cell(case(operation), "xla")
+            check_values(cell, mesh, what="Hessian-vector products")
+            mapped(cell, "reverse over reverse", mesh).lower(*cell.problem.operands.values())
+            print("checked second derivatives of", operation, flush=True)
+        check_values(Posteriors(case("ctc_loss"), "xla"), mesh, cut=False)
+        print("checked ctc_posteriors", flush=True)
 
 
 def for_cuda() -> None:
