@@ -46,7 +46,8 @@ def close(found, expected):
 )
 def test_philox_gives_the_published_words(counter, key, words):
     """Random123's known answers for philox4x32 with 7 rounds."""
-    found = dropout.philox(*(tuple(map(jnp.uint32, given)) for given in (counter, key)))
+    counter, key = (tuple(map(jnp.uint32, given)) for given in (counter, key))
+    found = dropout.philox(counter, key)
     assert [int(word) for word in found] == [int(word, 16) for word in words.split()]
 
 

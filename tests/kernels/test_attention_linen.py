@@ -25,7 +25,7 @@ def outputs(attention_fn, x=X, mask=None, **options):
     variables = module.init(jax.random.key(0), x, mask=mask, deterministic=True)
 
     def total(variables, x):
-        out = module.apply(variables, x, mask=mask, deterministic=True)
+        out = jnp.asarray(module.apply(variables, x, mask=mask, deterministic=True))
         return jnp.sum(jnp.sin(out)), out
 
     return jax.jit(jax.value_and_grad(total, has_aux=True))(variables, x)
@@ -67,8 +67,8 @@ def test_bias_and_masks_of_several_batch_axes():
         bias = jnp.asarray(generator.normal(size=shape), jnp.float32)
         mask = bias > -1
         found = kernels.attention_fn(q, q, q, bias, mask)
-        wide = (jnp.broadcast_to(a, (2, 3, 4, 5, 5)) for a in (bias, mask))
-        expected = nn.dot_product_attention(q, q, q, *wide)
+        bias, mask = (jnp.broadcast_to(a, (2, 3, 4, 5, 5)) for a in (bias, mask))
+        expected = nn.dot_product_attention(q, q, q, bias, mask)
         np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-6)
 
 
