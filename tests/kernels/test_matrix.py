@@ -22,6 +22,7 @@ def every_shape():
 
 
 small = pytest.mark.parametrize("cell", matrix.cells(matrix.small_case))
+small_if_costly = pytest.mark.parametrize("cell", matrix.cells(matrix.small_case, costly=True))
 
 
 def arrays(cell):
@@ -57,7 +58,7 @@ def test_value_and_every_gradient(cell):
     matrix.judge(found, lambda: matrix.plain_results(case), matrix.exact(case))
 
 
-@small
+@small_if_costly
 @pytest.mark.parametrize(
     "transform",
     [
@@ -83,7 +84,7 @@ def test_without_jit(cell):
 def mapped_cells(*, each=True):
     """Every operand on its own, all together, and maps in maps; without ``each`` two of these."""
     found = []
-    for parameter in matrix.cells(matrix.small_case):
+    for parameter in matrix.cells(matrix.small_case, costly=True):
         (cell,) = parameter.values
         names = tuple(cell.problem.operands)
         choices = {name: ({name},) for name in names if each} | {

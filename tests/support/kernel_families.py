@@ -26,6 +26,8 @@ class Family:
         ignored: problem -> masks of elements that must not count, by operand and for "output".
         fitting: what tests/kernels/test_matrix.py does to an operand -> operands that may be so.
         results: dtype of the value, where it is not that of the operands.
+        rests_on: the operation that this one prepares operands for. How JAX transforms both is
+            decided there, so what costs most here is left to the long tests.
     """
 
     cut: Mapping[str, Mapping[str, Any]]
@@ -36,6 +38,7 @@ class Family:
     ignored: Callable[[problems.Problem], Mapping[str, np.ndarray]] = field(default=lambda _: {})
     fitting: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     results: str | None = None
+    rests_on: str | None = None
 
 
 def _frames_past_the_end(problem: problems.Problem) -> dict[str, np.ndarray]:
@@ -209,6 +212,7 @@ FAMILIES = {
         sharded=Attention(16, 9, 4, 8, lengths=True, relative=True),
         ignored=_rows_past_the_end,
         fitting=_BROADCAST,
+        rests_on="attention",
     ),
     "conv_attention": Family(
         cut=_CONV_CUT,
@@ -221,5 +225,6 @@ FAMILIES = {
         sharded=Attention(16, 9, 4, 8, causal=True, taps=3),
         ignored=_rows_past_the_end,
         fitting=_BROADCAST,
+        rests_on="attention",
     ),
 }

@@ -68,12 +68,18 @@ class Cell(NamedTuple):
 # ---------------------------------------------------------------------- Cells
 
 
-def cells(cases: Callable[[str, Family], Iterable[Case]], *, on_gpu: bool | None = None) -> list:
+def cells(
+    cases: Callable[[str, Family], Iterable[Case]],
+    *,
+    on_gpu: bool | None = None,
+    costly: bool = False,
+) -> list:
     """Parameters for every implementation of the cases that each family gives.
 
     Args:
         cases: operation, family -> cases.
         on_gpu: whether for hardware; ``None`` for both.
+        costly: whether to leave operations that rest on another to the long tests.
     """
     found = []
     for operation, family in FAMILIES.items():
@@ -81,8 +87,9 @@ def cells(cases: Callable[[str, Family], Iterable[Case]], *, on_gpu: bool | None
             label = f"{operation}-{case.name}-{case.dtype}"
             for name in () if on_gpu else ON_CPU:
                 missing = name == "triton" and WITHOUT_TRITON
-                skip = pytest.mark.skipif(missing, reason="needs Triton, which is for Linux only")
-                found.append(pytest.param(Cell(case, name), marks=skip, id=f"{label}-{name}"))
+                marks = [pytest.mark.skipif(missing, reason="needs Triton, for Linux only")]
+                marks += [pytest.mark.slow] if costly and family.rests_on else []
+                found.append(pytest.param(Cell(case, name), marks=marks, id=f"{label}-{name}"))
             for name in () if on_gpu is False else ON_GPU:
                 found.append(
                     pytest.param(
