@@ -127,14 +127,17 @@ def _refusal_of_jax() -> str | None:
 
 
 def saving(*operands, **static):
-    """Output (B, T, N, H) and log of the softmax's denominator (B, T, N), twice."""
+    """Output (B, T, N, H) and log of the softmax's denominator (B, T, N); for the gradient again.
+
+    What others save as the highest score and a sum relative to it is that log here, and one.
+    """
     plan = _plan(Operands(*operands), **static)
     out, residual = _primitive("fwd").bind(*_arrays(plan), **plan.options, is_training=True)
     residual = residual.reshape(plan.query.shape[0], *residual.shape[-2:]).transpose(0, 2, 1)
     if plan.empty is not None:
         out = jnp.where(plan.empty[..., None, None], jnp.zeros((), out.dtype), out)
         residual = jnp.where(plan.empty[..., None], -jnp.inf, residual)
-    return (out, residual), (out, residual)
+    return (out, residual), (out, residual, jnp.ones_like(residual))
 
 
 def forward(*operands, **static):
@@ -149,7 +152,7 @@ def gradient(operands, saved, cotangents, wanted, **static):
     """
     given = Operands(*operands)
     plan = _plan(given, **static)
-    out, residual = saved
+    out, residual, _ = saved
     slope, residual_slope = cotangents
     if plan.empty is not None:
         residual = jnp.where(plan.empty[..., None], jnp.zeros_like(residual), residual)

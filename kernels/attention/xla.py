@@ -3,8 +3,8 @@
 Up to a measured number of scores one block is everything: the plain form. Above it, queries are
 taken in blocks, and for each the keys that it may see, with the softmax put together from blocks
 (Milakov and Gimelshein 2018, Rabe and Staats 2021); the backward pass computes each block again
-from the residual (Dao et al. 2022). Blocks that nothing sees are not visited. The mathematics and
-what was measured are in the README; what is inside a block, in ``xla_scores``.
+from each query's maximum and sum (Dao et al. 2022). Blocks that nothing sees are not visited. The
+mathematics and what was measured are in the README; what is inside a block, in ``xla_scores``.
 
 Axes: B rows, N heads, K key heads, H dimensions of a head, T queries, S keys; P and L in a block.
 """
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from kernels.attention.operands import Operands
-from kernels.attention.xla_backward import Backward, log_rest
+from kernels.attention.xla_backward import Backward
 from kernels.attention.xla_blocks import Plan
 from kernels.attention.xla_scores import (
     Block,
@@ -41,15 +41,22 @@ class Softmax(NamedTuple):
 
 def forward(*operands, **static):
     """Output (B, T, N, H) and residual (B, T, N), the log of the softmax's denominator."""
+    return saving(*operands, **static)[0]
+
+
+def saving(*operands, **static):
+    """The outputs; and for the gradient the output, each query's highest score and its sum.
+
+    Both and not only the residual, which is rounded: where all scores are -1e9 it has no digits
+    left for the log of the sum.
+    """
     given, options = Operands(*operands), Static(**static)
     heads = heads_first(given)
     plan = Plan.of(heads, options)
     rows, count, queries, _ = heads.sizes
     sums = wide(given.query.dtype)
-    start = (
-        jnp.zeros(heads.query.shape, given.query.dtype),
-        jnp.zeros((rows, count, queries), sums),
-    )
+    per_query = jnp.zeros((rows, count, queries), sums)
+    start = (jnp.zeros(heads.query.shape, given.query.dtype), per_query, per_query)
 
     def of_queries(i, results):
         def of_keys(j, so_far):
@@ -63,21 +70,16 @@ def forward(*operands, **static):
         some = found.total > 0
         total = jnp.where(some, found.total, jnp.ones_like(found.total))
         out = found.weighted / total[..., None]
-        residual = jnp.where(some, found.highest + jnp.log(total), -jnp.inf)
+        highest = jnp.where(some, found.highest, -jnp.inf)
         t = plan.first_query(i)
         return tuple(
             lax.dynamic_update_slice_in_dim(whole, part.astype(whole.dtype), t, 2)
-            for whole, part in zip(results, (out, residual), strict=True)
+            for whole, part in zip(results, (out, highest, total), strict=True)
         )
 
-    out, residual = plan.each_query(of_queries, start)
-    return out.transpose(0, 2, 1, 3), residual.transpose(0, 2, 1)
-
-
-def saving(*operands, **static):
-    """The outputs, which are all that the gradient needs."""
-    outputs = forward(*operands, **static)
-    return outputs, outputs
+    out, highest, total = plan.each_query(of_queries, start)
+    out, highest, total = (jnp.swapaxes(array, 1, 2) for array in (out, highest, total))
+    return (out, highest + jnp.log(total)), (out, highest, total)
 
 
 def gradient(operands, saved, cotangents, wanted, **static):
@@ -86,7 +88,6 @@ def gradient(operands, saved, cotangents, wanted, **static):
     heads = heads_first(given)
     plan = Plan.of(heads, options)
     back = Backward.of(heads, saved, cotangents, options)
-    back = back._replace(rest=log_rest(back, plan))
     names = [name for name, want in zip(Operands._fields, wanted, strict=True) if want]
     totals = {name: back.room(name) for name in names}
 

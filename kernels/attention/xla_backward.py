@@ -7,10 +7,8 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from kernels.attention.operands import Operands
-from kernels.attention.xla_blocks import Plan
 from kernels.attention.xla_scores import (
     Block,
     Heads,
@@ -30,23 +28,21 @@ from kernels.attention.xla_scores import (
     zero_unless,
 )
 
-ROUNDED = 2**10  # residuals from here on lose digits that the scores, in which they cancel, keep
-
 
 class Backward(NamedTuple):
     """What the gradient of every block needs.
 
     Attributes:
         heads: the operands; queries that see nothing are zero in them, for they may be NaN.
-        residual: (B, N, T), zero where it was -inf.
-        rest: what the residual's rounding left out, (B, N, T).
+        highest: score of each query, (B, N, T), zero where it was -inf.
+        share: what e^(score - highest) is multiplied by, (B, N, T).
         slopes: cotangent of the output, (B, N, T, H), in its dtype.
         shifts: what is taken from a probability's cotangent, (B, N, T).
     """
 
     heads: Heads
-    residual: Any
-    rest: Any
+    highest: Any
+    share: Any
     slopes: Any
     shifts: Any
     options: Static
@@ -54,11 +50,13 @@ class Backward(NamedTuple):
     @classmethod
     def of(cls, heads: Heads, saved: Any, cotangents: Any, options: Static) -> "Backward":
         """From what the forward pass saved."""
-        (out, residual), (slopes, of_residual) = saved, cotangents
-        sums = residual.dtype
+        (out, highest, total), (slopes, of_residual) = saved, cotangents
+        sums = highest.dtype
         shifts = jnp.sum(slopes.astype(sums) * out.astype(sums), 3) - of_residual
-        slopes, shifts, residual = (a.swapaxes(1, 2) for a in (slopes, shifts, residual))
-        sees = ~jnp.isneginf(residual)
+        slopes, shifts, highest, total = (
+            a.swapaxes(1, 2) for a in (slopes, shifts, highest, total)
+        )
+        sees = ~jnp.isneginf(highest)
         if may_see_nothing(heads.given, options):
             slopes = zero_unless(sees[..., None], slopes)
             query, position = (
@@ -66,8 +64,8 @@ class Backward(NamedTuple):
                 for a in (heads.query, heads.position_query)
             )
             heads = heads._replace(query=query, position_query=position)
-        shifts, residual = zero_unless(sees, shifts), zero_unless(sees, residual)
-        return cls(heads, residual, jnp.zeros_like(residual), slopes, shifts, options)
+        shifts, highest = zero_unless(sees, shifts), zero_unless(sees, highest)
+        return cls(heads, highest, 1 / total, slopes, shifts, options)
 
     def room(self, name: str) -> Any:
         """Zeros for a sum: of keys, with the dimensions of a head before them."""
@@ -84,8 +82,8 @@ class Backward(NamedTuple):
 
     def probabilities(self, found: Any, block: Block) -> Any:
         """From the scores of a block."""
-        residual, rest = block.of_queries(self.residual), block.of_queries(self.rest)
-        return jnp.exp((found - residual[..., None]) - rest[..., None])
+        highest, share = block.of_queries(self.highest), block.of_queries(self.share)
+        return jnp.exp(found - highest[..., None]) * share[..., None]
 
     def with_block(self, totals: dict[str, Any], block: Block) -> dict[str, Any]:
         """The gradients so far with one block added."""
@@ -158,29 +156,6 @@ def may_see_nothing(given: Operands, options: Static) -> bool:
         options.window,
     )
     return any(one is not None for one in hiding)
-
-
-def log_rest(back: Backward, plan: Plan) -> Any:
-    """The log of the sum of all probabilities: what was lost when the residual was rounded.
-
-    A residual of -1e9, of a row that has this for its bias, has no digits left for log S. Only
-    where there is one so large are the scores computed once more.
-    """
-
-    def found():
-        def of_queries(i, totals):
-            def of_keys(j, totals):
-                block = plan.block(i, j)
-                terms = back.probabilities(scores(back.heads, block, back.options)[0], block)
-                return added(totals, jnp.sum(terms, 3), (0, 0, block.t))
-
-            return plan.each_key(i, of_keys, totals)
-
-        totals = plan.each_query(of_queries, jnp.zeros_like(back.residual))
-        return jnp.log(jnp.where(totals > 0, totals, jnp.ones_like(totals)))
-
-    is_large = jnp.any(jnp.abs(back.residual) > ROUNDED)
-    return lax.cond(is_large, found, lambda: jnp.zeros_like(back.residual))
 
 
 def reduced_rows(total: Any, rows: int) -> Any:
