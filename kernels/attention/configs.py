@@ -105,16 +105,15 @@ _HALF: dict[str, dict[tuple[str, int], tuple[int, int, int, int]]] = {
     },
 }  # fmt: skip
 _BY_ARCHITECTURE: dict[tuple[str, str, str, int], tuple[int, int, int, int]] = {
+    ("sm_80", "forward", "plain", 128): (128, 64, 8, 3),
     ("sm_90", "forward", "plain", 256): (128, 64, 8, 2),
     ("sm_90", "forward", "more", 128): (64, 64, 4, 2),
     ("sm_100", "forward", "more", 128): (64, 64, 4, 2),
     ("sm_80", "forward", "relative", 64): (32, 32, 4, 2),
     ("sm_100", "forward", "relative", 128): (64, 64, 8, 1),
-    ("sm_80", "key_gradient", "plain", 64): (64, 64, 8, 2),
     ("sm_80", "key_gradient", "plain", 128): (64, 64, 8, 2),
     ("sm_80", "key_gradient", "plain", 256): (64, 64, 8, 1),
     ("sm_100", "key_gradient", "plain", 256): (64, 64, 8, 1),
-    ("sm_100", "key_gradient", "more", 64): (64, 64, 8, 2),
     ("sm_80", "key_gradient", "more", 128): (32, 64, 8, 1),
     ("sm_100", "key_gradient", "more", 128): (32, 64, 8, 1),
     ("sm_100", "key_gradient", "relative", 64): (64, 64, 8, 2),

@@ -251,7 +251,8 @@ FORMS: dict[str, dict[str, Any]] = {
 SLOW = (
     "everything", "causal, more queries", "window to the right", "mask", "bias", "dropout",
     "window", "bias of keys, windowed", "bias of a head", "mask of queries", "offsets of heads",
-    "relative, blocks that differ", "relative of rows", "dropout of most", "no scale", "one of each",
+    "relative, blocks that differ", "relative of rows", "dropout of most", "no scale",
+    "one of each",
     "key lengths", "blocks that differ", "one key head", "soft cap", "bias of queries", "one key",
 )  # fmt: skip
 
