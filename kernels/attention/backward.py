@@ -12,7 +12,8 @@ block of queries. Dropout scales p in dvalue, and dp.
 
 # pyright: reportInvalidTypeForm=false, reportMissingImports=false, reportGeneralTypeIssues=false
 # pyright: reportAttributeAccessIssue=false, reportOperatorIssue=false, reportIndexIssue=false
-# pyright: reportCallIssue=false, reportArgumentType=false
+# pyright: reportCallIssue=false, reportArgumentType=false, reportAssignmentType=false
+# pyright: reportOptionalOperand=false
 
 import triton
 import triton.language as tl
@@ -71,18 +72,36 @@ def slopes(
 
 @triton.jit
 def _gather_queries(
-    dk, dv, k, v, query, position_query, cotangent, residual, delta, extras, s0, low, high,
-    queries, keys, F: tl.constexpr, EDGE: tl.constexpr, KEY: tl.constexpr, VALUE: tl.constexpr,
-    BM: tl.constexpr, BN: tl.constexpr, WIDE: tl.constexpr,
+    dk, dv, k, v, pointers, row, key_head, s0, low, high, queries, keys, F: tl.constexpr,
+    EDGE: tl.constexpr, KEY: tl.constexpr, VALUE: tl.constexpr, BM: tl.constexpr,
+    BN: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
+    """Go through the queries from ``low`` to ``high`` of every head of the group, as one loop."""
     P: tl.constexpr = F.padded
-    for t0 in tl.range(low, high, BM):
-        q = load_rows(query, t0, queries, F.query_stride, F.width, EDGE, BM, P)
-        do = load_rows(cotangent, t0, queries, F.query_stride, F.width, EDGE, BM, P)
+    (
+        query, bias, offset_bias, position_query, position_key, mask, query_segments, key_segments,
+        seeds, residual, cotangent, delta,
+    ) = pointers  # fmt: skip
+    blocks = tl.maximum((high - low + (BM - 1)) // BM, 0)
+    for x in tl.range(0, blocks * F.group):
+        t0 = low + x * BM
+        head = key_head
+        if F.group > 1:
+            t0 = low + x % blocks * BM
+            head = key_head * F.group + x // blocks
+        of_head = row * F.queries * F.query_stride + head * F.width
+        of_residual = row * F.queries * F.heads + head
+        extras = extras_of(
+            bias, offset_bias, position_key, mask, query_segments, key_segments, seeds, row, head, F
+        )
+        q = load_rows(query + of_head, t0, queries, F.query_stride, F.width, EDGE, BM, P)
+        do = load_rows(cotangent + of_head, t0, queries, F.query_stride, F.width, EDGE, BM, P)
         pq = q
         if F.per.position_key:
-            pq = load_rows(position_query, t0, queries, F.query_stride, F.width, EDGE, BM, P)
-        log_sum, d = residual_of(residual, delta, t0, queries, F, BM)
+            pq = load_rows(
+                position_query + of_head, t0, queries, F.query_stride, F.width, EDGE, BM, P
+            )
+        log_sum, d = residual_of(residual + of_residual, delta + of_residual, t0, queries, F, BM)
         weights, ds = slopes(
             q, k, v, do, pq, extras, log_sum, d, t0, s0, queries, keys, F, EDGE, True, BM, BN, WIDE
         )  # fmt: skip
@@ -114,31 +133,24 @@ def key_value_gradient(
     dk = tl.zeros((BN, P), tl.float32)
     dv = tl.zeros((BN, P), tl.float32)
     low, full_low, full_high, high = span(s0, keys, queries, F.right, F.left, BN, BM)
-    for g in tl.range(0, F.group):
-        head = key_head * F.group + g
-        of_head = row * F.queries * F.query_stride + head * F.width
-        of_residual = row * F.queries * F.heads + head
-        extras = extras_of(
-            bias, offset_bias, position_key, mask, query_segments, key_segments, seeds, row, head, F
-        )
-        if F.right is not None:
-            dk, dv = _gather_queries(
-                dk, dv, k, v, query + of_head, position_query + of_head, cotangent + of_head,
-                residual + of_residual, delta + of_residual, extras, s0, low,
-                tl.minimum(full_low, high), queries, keys, F, True, KEY, VALUE, BM, BN, WIDE,
-            )  # fmt: skip
+    pointers = (
+        query, bias, offset_bias, position_query, position_key, mask, query_segments, key_segments,
+        seeds, residual, cotangent, delta,
+    )  # fmt: skip
+    if F.right is not None:
         dk, dv = _gather_queries(
-            dk, dv, k, v, query + of_head, position_query + of_head, cotangent + of_head,
-            residual + of_residual, delta + of_residual, extras, s0, full_low, full_high,
-            queries, keys, F, False, KEY, VALUE, BM, BN, WIDE,
+            dk, dv, k, v, pointers, row, key_head, s0, low, tl.minimum(full_low, high), queries,
+            keys, F, True, KEY, VALUE, BM, BN, WIDE,
         )  # fmt: skip
-        if F.left is not None or F.per.query_lengths or F.per.key_lengths or F.queries % BM:
-            dk, dv = _gather_queries(
-                dk, dv, k, v, query + of_head, position_query + of_head, cotangent + of_head,
-                residual + of_residual, delta + of_residual, extras, s0,
-                tl.maximum(full_low, full_high), high, queries, keys, F, True, KEY, VALUE, BM, BN,
-                WIDE,
-            )  # fmt: skip
+    dk, dv = _gather_queries(
+        dk, dv, k, v, pointers, row, key_head, s0, full_low, full_high, queries, keys, F, False,
+        KEY, VALUE, BM, BN, WIDE,
+    )  # fmt: skip
+    if F.left is not None or F.per.query_lengths or F.per.key_lengths or F.queries % BM:
+        dk, dv = _gather_queries(
+            dk, dv, k, v, pointers, row, key_head, s0, tl.maximum(full_low, full_high), high,
+            queries, keys, F, True, KEY, VALUE, BM, BN, WIDE,
+        )  # fmt: skip
     counts = (s0 + tl.arange(0, BN) < keys)[:, None]
     place = row * F.keys * F.key_stride + key_head * F.width
     if KEY:

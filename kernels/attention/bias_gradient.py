@@ -7,7 +7,8 @@ and XLA adds up what they found.
 
 # pyright: reportInvalidTypeForm=false, reportMissingImports=false, reportGeneralTypeIssues=false
 # pyright: reportAttributeAccessIssue=false, reportOperatorIssue=false, reportIndexIssue=false
-# pyright: reportCallIssue=false, reportArgumentType=false
+# pyright: reportCallIssue=false, reportArgumentType=false, reportAssignmentType=false
+# pyright: reportOptionalOperand=false
 
 import triton
 import triton.language as tl
@@ -98,34 +99,38 @@ def bias_gradient(
             )  # fmt: skip
             total += ds
     else:
-        for i in tl.range(first, last):
+        # The blocks of the sequence that the bias has not; of keys where it has neither.
+        low = 0
+        high = (QUERY_BLOCKS if HAS_S else KEY_BLOCKS) + 0
+        if HAS_S:
+            if F.right is not None:
+                low = tl.maximum(s_block * BN - F.right, 0) // BM
+            if F.left is not None:
+                end = tl.maximum((s_block + 1) * BN + F.left, 0)
+                high = tl.minimum(high, (end + BM - 1) // BM)
+        elif HAS_T:
+            if F.left is not None:
+                low = tl.maximum(t_block * BM - F.left, 0) // BN
+            if F.right is not None:
+                end = tl.maximum((t_block + 1) * BM + F.right, 0)
+                high = tl.minimum(high, (end + BN - 1) // BN)
+        tiles = tl.maximum(high - low, 0)
+        count = tl.maximum(last - first, 0) * tiles
+        tiles = tl.maximum(tiles, 1)
+        # One loop takes fewer registers than one in another.
+        for x in tl.range(0, count):
+            i = first + x // tiles
+            j = low + x % tiles
             row = row_of_bias * F.per.bias + i // (OUTER_N * OUTER_T)
             head = i // OUTER_T % OUTER_N + head_of_bias
             t_begin = t_block + i % OUTER_T
-            # The blocks of the sequence that the bias has not; of keys where it has neither.
-            low = 0
-            if HAS_S:
-                s0 = s_block * BN
-                high = QUERY_BLOCKS + 0
-                if F.right is not None:
-                    low = tl.maximum(s0 - F.right, 0) // BM
-                if F.left is not None:
-                    high = tl.minimum(high, (tl.maximum(s0 + BN + F.left, 0) + BM - 1) // BM)
-            else:
-                t0 = t_begin * BM
-                high = KEY_BLOCKS + 0
-                if F.left is not None:
-                    low = tl.maximum(t0 - F.left, 0) // BN
-                if F.right is not None:
-                    high = tl.minimum(high, (tl.maximum(t0 + BM + F.right, 0) + BN - 1) // BN)
-            for j in tl.range(low, high):
-                ds, _ = _slopes_at(
-                    query, key, value, bias, offset_bias, position_query, position_key, mask,
-                    query_lengths, key_lengths, query_segments, key_segments, seeds, residual,
-                    cotangent, delta, row, head, (j if HAS_S else t_begin) * BM,
-                    (s_block if HAS_S else j) * BN, F, EDGE, BM, BN, WIDE,
-                )  # fmt: skip
-                total += ds
+            ds, _ = _slopes_at(
+                query, key, value, bias, offset_bias, position_query, position_key, mask,
+                query_lengths, key_lengths, query_segments, key_segments, seeds, residual,
+                cotangent, delta, row, head, (j if HAS_S else t_begin) * BM,
+                (s_block if HAS_S else j) * BN, F, EDGE, BM, BN, WIDE,
+            )  # fmt: skip
+            total += ds
     LENGTH_T: tl.constexpr = F.queries if HAS_T else 1
     LENGTH_S: tl.constexpr = F.keys if HAS_S else 1
     base = (part * ROWS + row_of_bias) * HEADS + head_of_bias

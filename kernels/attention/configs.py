@@ -81,7 +81,7 @@ _HALF: dict[str, dict[tuple[str, int], tuple[int, int, int, int]]] = {
         ("relative", 64): (64, 64, 8, 2), ("relative", 128): (32, 32, 8, 1),
     },
     "key_gradient": {
-        ("plain", 64): (64, 128, 8, 2), ("plain", 128): (64, 128, 8, 2),
+        ("plain", 64): (64, 128, 8, 2), ("plain", 128): (64, 64, 8, 2),
         ("plain", 256): (32, 32, 8, 1),
         ("more", 64): (32, 64, 8, 1), ("more", 128): (32, 32, 8, 1), ("more", 256): (32, 32, 8, 1),
         ("relative", 64): (32, 32, 4, 2), ("relative", 128): (32, 32, 8, 1),
@@ -105,21 +105,21 @@ _HALF: dict[str, dict[tuple[str, int], tuple[int, int, int, int]]] = {
     },
 }  # fmt: skip
 _BY_ARCHITECTURE: dict[tuple[str, str, str, int], tuple[int, int, int, int]] = {
+    ("sm_80", "forward", "plain", 128): (128, 64, 8, 3),
     ("sm_90", "forward", "plain", 256): (128, 64, 8, 2),
     ("sm_90", "forward", "more", 128): (64, 64, 4, 2),
     ("sm_100", "forward", "more", 128): (64, 64, 4, 2),
     ("sm_80", "forward", "relative", 64): (32, 32, 4, 2),
     ("sm_100", "forward", "relative", 128): (64, 64, 8, 1),
-    ("sm_80", "key_gradient", "plain", 64): (64, 64, 8, 2),
-    ("sm_80", "key_gradient", "plain", 128): (64, 64, 8, 2),
+    ("sm_100", "key_gradient", "plain", 128): (64, 128, 8, 2),
     ("sm_80", "key_gradient", "plain", 256): (64, 64, 8, 1),
     ("sm_100", "key_gradient", "plain", 256): (64, 64, 8, 1),
-    ("sm_100", "key_gradient", "more", 64): (64, 64, 8, 2),
     ("sm_80", "key_gradient", "more", 128): (32, 64, 8, 1),
     ("sm_100", "key_gradient", "more", 128): (32, 64, 8, 1),
     ("sm_100", "key_gradient", "relative", 64): (64, 64, 8, 2),
     ("sm_100", "key_gradient", "relative", 128): (64, 64, 8, 1),
     ("sm_80", "query_gradient", "plain", 64): (64, 64, 4, 2),
+    ("sm_80", "query_gradient", "plain", 128): (64, 64, 8, 2),
     ("sm_80", "query_gradient", "plain", 256): (64, 64, 8, 1),
     ("sm_80", "query_gradient", "more", 256): (64, 32, 8, 1),
     ("sm_80", "query_gradient", "more", 64): (64, 32, 8, 2),
@@ -129,7 +129,7 @@ _BY_ARCHITECTURE: dict[tuple[str, str, str, int], tuple[int, int, int, int]] = {
 # Products of float32 are not for the matrix units: each thread has whole rows of operands.
 _SINGLE: dict[tuple[str, int], tuple[int, int, int, int]] = {
     ("forward", 64): (32, 32, 4, 1), ("forward", 128): (16, 32, 8, 1),
-    ("key_gradient", 128): (16, 32, 8, 1), ("query_gradient", 128): (16, 32, 8, 1),
+    ("query_gradient", 128): (16, 32, 8, 1),
     ("bias_gradient", 64): (32, 32, 4, 1), ("bias_gradient", 128): (16, 32, 8, 1),
     ("offset_gradient", 64): (32, 32, 4, 1),
 }  # fmt: skip
@@ -166,9 +166,10 @@ def _tile(
         table = _HALF[kernel]
         chosen = table.get((word, wide)) or table.get(("more", wide)) or (16, 16, 8, 1)
         chosen = _BY_ARCHITECTURE.get((arch, kernel, word, wide), chosen)
-    m, n, *rest = chosen
+    m, n, warps, stages = chosen
     # Of a short sequence not more than there is.
-    return min(m, max(16, round_up(queries))), min(n, max(16, round_up(keys))), *rest
+    most_m, most_n = (max(16, round_up(size)) for size in (queries, keys))
+    return min(m, most_m), min(n, most_n), warps, stages
 
 
 def _rule(kernel: str) -> Callable[..., Config]:

@@ -251,7 +251,8 @@ FORMS: dict[str, dict[str, Any]] = {
 SLOW = (
     "everything", "causal, more queries", "window to the right", "mask", "bias", "dropout",
     "window", "bias of keys, windowed", "bias of a head", "mask of queries", "offsets of heads",
-    "relative, blocks that differ", "relative of rows", "dropout of most", "no scale", "one of each",
+    "relative, blocks that differ", "relative of rows", "dropout of most", "no scale",
+    "one of each",
     "key lengths", "blocks that differ", "one key head", "soft cap", "bias of queries", "one key",
 )  # fmt: skip
 
@@ -306,7 +307,7 @@ def test_rows_that_share_an_operand_with_some_others():
 def test_sums_over_rows_and_heads_in_parts(programs, monkeypatch):
     """However many programs share a reduction, uneven shares too."""
     monkeypatch.setattr(kernel, "_PROGRAMS", programs)
-    more = {"bias": (1, 1, 1, 5), "offset_bias": (1, 1, 7)}
+    more: dict[str, Any] = {"bias": (1, 1, 1, 5), "offset_bias": (1, 1, 7)}
     Case(rows=5, queries=3, keys=5, heads=1, **more).check()
 
 
@@ -508,7 +509,7 @@ def test_what_it_refuses():
     assert "bfloat16" in refusal(dtypes=("float32", jnp.bfloat16, "float32"))
     assert "32 bits" in refusal(2**16, 2**16)
     assert "32 bits" in refusal(2**23, 8, 64)
-    positions = {
+    positions: dict[str, Any] = {
         "position_query": jax.ShapeDtypeStruct((2, 8, 4, 64), np.dtype("float32")),
         "position_key": jax.ShapeDtypeStruct((1, 15, 4, 64), np.dtype("float32")),
     }
