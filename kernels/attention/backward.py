@@ -1,5 +1,6 @@
-"""Attention backwards: probabilities are recomputed from the scores and the residual.
+"""Attention backwards: probabilities are recomputed from the scores and the log of their sum.
 
+That log is rounded; the factor which is missing for that, near one, is in the cotangents already.
 With p the probabilities, dp = dout value' and D = sum(dout out) - dresidual for each query, the
 slope along the scores is ds = p (dp - D), and
 
@@ -32,12 +33,12 @@ from kernels.attention.tile import (
 
 
 @triton.jit
-def residual_of(residual, delta, t0, queries, F: tl.constexpr, BM: tl.constexpr):
-    """What to subtract from logits and from dp; of a query that sees nothing, such that p is 0."""
+def of_queries(log_sums, delta, t0, queries, F: tl.constexpr, BM: tl.constexpr):
+    """What to subtract from logits and from dp; of one that does not count, such that p is 0."""
     t = t0 + tl.arange(0, BM)
-    log_sum = tl.load(residual + t * F.heads, mask=t < queries, other=float("-inf"))
+    log_sum = tl.load(log_sums + t * F.heads, mask=t < queries, other=float("inf"))
     d = tl.load(delta + t * F.heads, mask=t < queries, other=0.0)
-    return tl.where(log_sum == float("-inf"), float("inf"), log_sum * 1.4426950408889634), d
+    return log_sum, d
 
 
 @triton.jit
@@ -80,7 +81,7 @@ def _gather_queries(
     P: tl.constexpr = F.padded
     (
         query, bias, offset_bias, position_query, position_key, mask, query_segments, key_segments,
-        seeds, residual, cotangent, delta,
+        seeds, log_sums, cotangent, delta,
     ) = pointers  # fmt: skip
     blocks = tl.maximum((high - low + (BM - 1)) // BM, 0)
     for x in tl.range(0, blocks * F.group):
@@ -90,7 +91,7 @@ def _gather_queries(
             t0 = low + x % blocks * BM
             head = key_head * F.group + x // blocks
         of_head = row * F.queries * F.query_stride + head * F.width
-        of_residual = row * F.queries * F.heads + head
+        of_sum = row * F.queries * F.heads + head
         extras = extras_of(
             bias, offset_bias, position_key, mask, query_segments, key_segments, seeds, row, head, F
         )
@@ -101,7 +102,7 @@ def _gather_queries(
             pq = load_rows(
                 position_query + of_head, t0, queries, F.query_stride, F.width, EDGE, BM, P
             )
-        log_sum, d = residual_of(residual + of_residual, delta + of_residual, t0, queries, F, BM)
+        log_sum, d = of_queries(log_sums + of_sum, delta + of_sum, t0, queries, F, BM)
         weights, ds = slopes(
             q, k, v, do, pq, extras, log_sum, d, t0, s0, queries, keys, F, EDGE, True, BM, BN, WIDE
         )  # fmt: skip
@@ -115,7 +116,7 @@ def _gather_queries(
 @triton.jit
 def key_value_gradient(
     query, key, value, bias, offset_bias, position_query, position_key, mask, query_lengths,
-    key_lengths, query_segments, key_segments, seeds, residual, cotangent, delta, dkey, dvalue,
+    key_lengths, query_segments, key_segments, seeds, log_sums, cotangent, delta, dkey, dvalue,
     F: tl.constexpr, KEY: tl.constexpr, VALUE: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
     WIDE: tl.constexpr,
 ):  # fmt: skip
@@ -135,7 +136,7 @@ def key_value_gradient(
     low, full_low, full_high, high = span(s0, keys, queries, F.right, F.left, BN, BM)
     pointers = (
         query, bias, offset_bias, position_query, position_key, mask, query_segments, key_segments,
-        seeds, residual, cotangent, delta,
+        seeds, log_sums, cotangent, delta,
     )  # fmt: skip
     if F.right is not None:
         dk, dv = _gather_queries(
@@ -186,7 +187,7 @@ def _gather_keys(
 @triton.jit
 def query_gradient(
     query, key, value, bias, offset_bias, position_query, position_key, mask, query_lengths,
-    key_lengths, query_segments, key_segments, seeds, residual, cotangent, delta, dquery,
+    key_lengths, query_segments, key_segments, seeds, log_sums, cotangent, delta, dquery,
     dposition, F: tl.constexpr, QUERY: tl.constexpr, POSITION: tl.constexpr, BM: tl.constexpr,
     BN: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
@@ -204,7 +205,7 @@ def query_gradient(
         bias, offset_bias, position_key, mask, query_segments, key_segments, seeds, row, head, F
     )
     of_head = row * F.queries * F.query_stride + head * F.width
-    of_residual = row * F.queries * F.heads + head
+    of_sum = row * F.queries * F.heads + head
     of_key = head // F.group * F.width
     key += (row // F.per.key) * F.keys * F.key_stride + of_key
     value += (row // F.per.value) * F.keys * F.key_stride + of_key
@@ -213,7 +214,7 @@ def query_gradient(
     pq = q
     if F.per.position_key:
         pq = load_rows(position_query + of_head, t0, queries, F.query_stride, F.width, True, BM, P)
-    log_sum, d = residual_of(residual + of_residual, delta + of_residual, t0, queries, F, BM)
+    log_sum, d = of_queries(log_sums + of_sum, delta + of_sum, t0, queries, F, BM)
     dq = tl.zeros((BM, P), tl.float32)
     dp = tl.zeros((BM, P), tl.float32)
     low, full_low, full_high, high = span(t0, queries, keys, F.left, F.right, BM, BN)

@@ -13,14 +13,14 @@ and XLA adds up what they found.
 import triton
 import triton.language as tl
 
-from kernels.attention.backward import residual_of, slopes
+from kernels.attention.backward import of_queries, slopes
 from kernels.attention.tile import along_offsets, extras_of, lengths_of, load_rows
 
 
 @triton.jit
 def _slopes_at(
     query, key, value, bias, offset_bias, position_query, position_key, mask, query_lengths,
-    key_lengths, query_segments, key_segments, seeds, residual, cotangent, delta, row, head, t0,
+    key_lengths, query_segments, key_segments, seeds, log_sums, cotangent, delta, row, head, t0,
     s0, F: tl.constexpr, EDGE: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
     WIDE: tl.constexpr,
 ):  # fmt: skip
@@ -31,7 +31,7 @@ def _slopes_at(
         bias, offset_bias, position_key, mask, query_segments, key_segments, seeds, row, head, F
     )
     of_head = row * F.queries * F.query_stride + head * F.width
-    of_residual = row * F.queries * F.heads + head
+    of_sum = row * F.queries * F.heads + head
     of_key = head // F.group * F.width
     key += (row // F.per.key) * F.keys * F.key_stride + of_key
     value += (row // F.per.value) * F.keys * F.key_stride + of_key
@@ -42,7 +42,7 @@ def _slopes_at(
         pq = load_rows(position_query + of_head, t0, queries, F.query_stride, F.width, True, BM, P)
     k = load_rows(key, s0, keys, F.key_stride, F.width, True, BN, P)
     v = load_rows(value, s0, keys, F.key_stride, F.width, True, BN, P)
-    log_sum, d = residual_of(residual + of_residual, delta + of_residual, t0, queries, F, BM)
+    log_sum, d = of_queries(log_sums + of_sum, delta + of_sum, t0, queries, F, BM)
     _, ds = slopes(
         q, k, v, do, pq, extras, log_sum, d, t0, s0, queries, keys, F, EDGE, False, BM, BN, WIDE
     )
@@ -52,7 +52,7 @@ def _slopes_at(
 @triton.jit
 def bias_gradient(
     query, key, value, bias, offset_bias, position_query, position_key, mask, query_lengths,
-    key_lengths, query_segments, key_segments, seeds, residual, cotangent, delta, partial,
+    key_lengths, query_segments, key_segments, seeds, log_sums, cotangent, delta, partial,
     F: tl.constexpr, PARTS: tl.constexpr, EDGE: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
     WIDE: tl.constexpr,
 ):  # fmt: skip
@@ -94,7 +94,7 @@ def bias_gradient(
             head = i % OUTER_N + head_of_bias
             ds, _ = _slopes_at(
                 query, key, value, bias, offset_bias, position_query, position_key, mask,
-                query_lengths, key_lengths, query_segments, key_segments, seeds, residual,
+                query_lengths, key_lengths, query_segments, key_segments, seeds, log_sums,
                 cotangent, delta, row, head, t_block * BM, s_block * BN, F, EDGE, BM, BN, WIDE,
             )  # fmt: skip
             total += ds
@@ -126,7 +126,7 @@ def bias_gradient(
             t_begin = t_block + i % OUTER_T
             ds, _ = _slopes_at(
                 query, key, value, bias, offset_bias, position_query, position_key, mask,
-                query_lengths, key_lengths, query_segments, key_segments, seeds, residual,
+                query_lengths, key_lengths, query_segments, key_segments, seeds, log_sums,
                 cotangent, delta, row, head, (j if HAS_S else t_begin) * BM,
                 (s_block if HAS_S else j) * BN, F, EDGE, BM, BN, WIDE,
             )  # fmt: skip
@@ -151,7 +151,7 @@ def bias_gradient(
 @triton.jit
 def offset_gradient(
     query, key, value, bias, offset_bias, position_query, position_key, mask, query_lengths,
-    key_lengths, query_segments, key_segments, seeds, residual, cotangent, delta, partial,
+    key_lengths, query_segments, key_segments, seeds, log_sums, cotangent, delta, partial,
     F: tl.constexpr, OF_KEYS: tl.constexpr, PARTS: tl.constexpr, EDGE: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
@@ -199,7 +199,7 @@ def offset_gradient(
         s0 = (j + ahead) * BM
         ds, pq = _slopes_at(
             query, key, value, bias, offset_bias, position_query, position_key, mask,
-            query_lengths, key_lengths, query_segments, key_segments, seeds, residual,
+            query_lengths, key_lengths, query_segments, key_segments, seeds, log_sums,
             cotangent, delta, row, head, j * BM, s0, F, EDGE, BM, BN, WIDE,
         )  # fmt: skip
         if OF_KEYS:

@@ -52,10 +52,15 @@ def _attend(
 @triton.jit
 def forward(
     query, key, value, bias, offset_bias, position_query, position_key, mask, query_lengths,
-    key_lengths, query_segments, key_segments, seeds, out, residual,
-    F: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, WIDE: tl.constexpr,
+    key_lengths, query_segments, key_segments, seeds, out, residual, log_sums, factors,
+    F: tl.constexpr, SAVE: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
-    """Softmax(scores) value, and the natural logarithm of the softmax's denominator."""
+    """Softmax(scores) value, and the natural logarithm of the softmax's denominator.
+
+    With SAVE also what the gradient has probabilities from: that logarithm in base 2, rounded, and
+    the factor by which exp2(logit - it) is not the probability, which is far from one where all
+    logits are huge.
+    """
     P: tl.constexpr = F.padded
     BLOCKS: tl.constexpr = (F.queries + BM - 1) // BM
     block = tl.program_id(0) % BLOCKS
@@ -98,8 +103,13 @@ def forward(
     sees = (weight != 0.0) & (t < queries)
     share = tl.where(sees, 1.0 / (weight * F.keep), 0.0)
     total = tl.where(sees[:, None], total * share[:, None], 0.0)
-    log_sum = (highest + tl.log2(weight)) * 0.6931471805599453
-    log_sum = tl.where(sees, log_sum, float("-inf"))
+    log_sum = highest + tl.log2(weight)
     store_rows(out + of_head, total, t0, F.queries, F.query_stride, F.width, BM, P)
-    of_residual = row * F.queries * F.heads + head
-    tl.store(residual + of_residual + t * F.heads, log_sum, mask=t < F.queries)
+    place = row * F.queries * F.heads + head + t * F.heads
+    natural = tl.where(sees, log_sum * 0.6931471805599453, float("-inf"))
+    tl.store(residual + place, natural, mask=t < F.queries)
+    if SAVE:
+        factor = tl.where(sees, tl.exp2(log_sum - highest) / weight, 0.0)
+        log_sum = tl.where(sees, log_sum, float("inf"))
+        tl.store(log_sums + place, log_sum, mask=t < F.queries)
+        tl.store(factors + place, factor, mask=t < F.queries)

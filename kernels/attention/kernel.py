@@ -1,8 +1,9 @@
 """Attention in Triton: what is launched with which sizes.
 
-The value is one launch. Saved for the gradient are the value and the residual. The gradient is at
-most five: keys and values, queries, the bias, the offset bias, position keys; only of what is
-wanted. None has an array of (B, N, T, S) beside operands and their gradients.
+The value is one launch. Saved for the gradient are the value, the log of each query's sum in base
+2, and a factor for what that lost when it was rounded. The gradient is at most five launches: keys
+and values, queries, the bias, the offset bias, position keys; only of what is wanted. None has an
+array of (B, N, T, S) beside operands and their gradients.
 
 Axes: B rows, T queries, S keys, N query heads, K key heads, H dimensions of a head.
 """
@@ -28,41 +29,47 @@ MOST_DIMENSIONS = 256
 # Programs that a reduction is spread over, where it can be: a few for each multiprocessor.
 _PROGRAMS = 512
 _OUT = ("b", "t", "k", "g", "h")
-_RESIDUAL = ("b", "t", "k", "g")
+_PER_QUERY = ("b", "t", "k", "g")
 
 
 def _forward(*operands, **static):
-    return _attend(Operands(*operands), static)
+    return _attend(Operands(*operands), static, save=False)
 
 
 def _saving(*operands, **static):
-    outputs = _attend(Operands(*operands), static)
-    return outputs, outputs
+    out, residual, *saved = _attend(Operands(*operands), static, save=True)
+    return (out, residual), (out, *saved)
 
 
-def _attend(given, static):
+def _attend(given, static, *, save):
     query = given.query
     if query.size == 0 or given.key.size == 0:
-        return jnp.zeros_like(query), jnp.full(query.shape[:3], -jnp.inf, jnp.float32)
+        zero = jnp.zeros(query.shape[:3], jnp.float32)
+        return (jnp.zeros_like(query), zero - jnp.inf, *[zero] * (2 if save else 0))
 
     def local(*arrays):
         given = _operands(names, arrays)
         form = describe(given, **static)
         config = _chosen(configs.FORWARD, form)
         blocks = -(-form.queries // config.block_queries)
-        return launch.kernel_call(
+        per_query = jax.ShapeDtypeStruct(given.query.shape[:3], jnp.float32)
+        saved = per_query if save else jax.ShapeDtypeStruct((1,), jnp.float32)
+        results = launch.kernel_call(
             forward_kernel,
             *_pointers(given),
             out=(
                 jax.ShapeDtypeStruct(given.query.shape, given.query.dtype),
-                jax.ShapeDtypeStruct(given.query.shape[:3], jnp.float32),
+                per_query, saved, saved,
             ),
             grid=(blocks * form.heads * form.rows,),
+            SAVE=save,
             **_tile(form, config),
-        )
+        )  # fmt: skip
+        return results[: len(outputs)]
 
     names, arrays, axes = _flat(given)
-    return partition.shared(local, arrays, axes, [_OUT, _RESIDUAL], given.key.shape[2])
+    outputs = [_OUT, _PER_QUERY, *[_PER_QUERY] * (2 if save else 0)]
+    return partition.shared(local, arrays, axes, outputs, given.key.shape[2])
 
 
 def _gradient(operands, saved, cotangents, wanted, **static):
@@ -71,12 +78,12 @@ def _gradient(operands, saved, cotangents, wanted, **static):
     names = [name for name, want in wants.items() if want]
     if given.query.size == 0 or given.key.size == 0:
         return tuple(jnp.zeros_like(getattr(given, name)) for name in names)
-    out, residual = saved
-    cotangent, of_residual = cotangents
+    out, log_sums, factors = saved
+    cotangent, of_residual = (array.astype(jnp.float32) for array in cotangents)
     # In one pass of XLA over two arrays of the queries' size.
-    delta = jnp.sum(cotangent.astype(jnp.float32) * out.astype(jnp.float32), 3)
-    delta = delta - of_residual.astype(jnp.float32)
-    later = (residual, cotangent.astype(given.query.dtype), delta)
+    delta = (jnp.sum(cotangent * out.astype(jnp.float32), 3) - of_residual) * factors
+    cotangent = (cotangent * factors[..., None]).astype(given.query.dtype)
+    later = (log_sums, cotangent, delta)
     found = {}
     for members, launched in _LAUNCHES:
         asked = tuple(name for name in members if wants[name])
@@ -94,7 +101,7 @@ def _shared_gradient(launched, asked, given, later, static):
 
     names, arrays, axes = _flat(given)
     outputs = [axes[names.index(name)] for name in asked]
-    inputs = [*axes, _RESIDUAL, _OUT, _RESIDUAL]
+    inputs = [*axes, _PER_QUERY, _OUT, _PER_QUERY]
     return partition.shared(local, [*arrays, *later], inputs, outputs, given.key.shape[2])
 
 

@@ -15,6 +15,7 @@ from kernels.compiled import Variant
 from kernels.configurations import Tunable, committed, round_up
 
 _POINTER = {"bfloat16": "*bf16", "float16": "*fp16", "float32": "*fp32"}
+_SUMS = ("residual", "log_sums", "factors", "delta", "partial")
 _INTEGERS = ("query_lengths", "key_lengths", "query_segments", "key_segments")
 _KERNELS = {
     configs.FORWARD.name: forward.forward,
@@ -108,15 +109,15 @@ def variant(
     constants: dict[str, Any] = {
         "F": form, "BM": config.block_queries, "BN": config.block_keys,
         "WIDE": round_up(config.block_queries + config.block_keys - 1), "KEY": True, "VALUE": True,
-        "QUERY": True, "POSITION": form.per.position_key > 0, "PARTS": 1, "EDGE": form.has_edges,
-        "OF_KEYS": tunable is configs.POSITION_GRADIENT,
+        "SAVE": True, "QUERY": True, "POSITION": form.per.position_key > 0, "PARTS": 1,
+        "EDGE": form.has_edges, "OF_KEYS": tunable is configs.POSITION_GRADIENT,
     }  # fmt: skip
     kernel = _KERNELS[tunable.name]
     names = kernel.arg_names
     constants = {name: value for name, value in constants.items() if name in names}
     pointers = dict.fromkeys(names, _POINTER[sizes["dtype"]])
     pointers |= dict.fromkeys(_INTEGERS, "*i32") | {"mask": "*i1", "seeds": "*u32"}
-    pointers |= dict.fromkeys(("residual", "delta", "partial"), "*fp32")
+    pointers |= dict.fromkeys(_SUMS, "*fp32")
     moved, flops = _cost(tunable, form)
     signature = {name: pointers[name] for name in names if name not in constants}
     return Variant(f"{tunable.name}/{label}", kernel, signature, constants, config, moved, flops)

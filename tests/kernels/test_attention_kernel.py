@@ -213,6 +213,10 @@ FORMS: dict[str, dict[str, Any]] = {
     "segments": {"query_segments": segments(3, 9, 8), "key_segments": segments(9, 1, 8)},
     "negative scale": {"scale": -0.7, "queries": 5},
     "no scale": {"scale": 0.0, "queries": 5},
+    # The log of such a row's sum has no digits left for the number of its keys.
+    "bias that leaves nothing": {
+        "scale": 0.0, "bias": np.full((1, 1, 20, 1), -1e9, np.float32),
+    },
     "bias": {"rows": 2, "queries": 7, "heads": 2, "key_heads": 2, "bias": (2, 2, 7, 18)},
     "bias of heads": {"rows": 2, "heads": 2, "key_heads": 1, "keys": 5, "bias": (1, 2, 20, 5)},
     "bias of all": {"rows": 2, "queries": 17, "heads": 2, "bias": (1, 1, 17, 18), "causal": True},
