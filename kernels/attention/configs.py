@@ -112,7 +112,6 @@ _BY_ARCHITECTURE: dict[tuple[str, str, str, int], tuple[int, int, int, int]] = {
     ("sm_80", "forward", "relative", 64): (32, 32, 4, 2),
     ("sm_100", "forward", "relative", 128): (64, 64, 8, 1),
     ("sm_100", "key_gradient", "plain", 128): (64, 128, 8, 2),
-    ("sm_80", "key_gradient", "plain", 256): (64, 64, 8, 1),
     ("sm_100", "key_gradient", "plain", 256): (64, 64, 8, 1),
     ("sm_80", "key_gradient", "more", 128): (32, 64, 8, 1),
     ("sm_100", "key_gradient", "more", 128): (32, 64, 8, 1),
@@ -120,7 +119,6 @@ _BY_ARCHITECTURE: dict[tuple[str, str, str, int], tuple[int, int, int, int]] = {
     ("sm_100", "key_gradient", "relative", 128): (64, 64, 8, 1),
     ("sm_80", "query_gradient", "plain", 64): (64, 64, 4, 2),
     ("sm_80", "query_gradient", "plain", 128): (64, 64, 8, 2),
-    ("sm_80", "query_gradient", "plain", 256): (64, 64, 8, 1),
     ("sm_80", "query_gradient", "more", 256): (64, 32, 8, 1),
     ("sm_80", "query_gradient", "more", 64): (64, 32, 8, 2),
     ("sm_80", "bias_gradient", "more", 128): (32, 32, 4, 2),
@@ -130,7 +128,7 @@ _BY_ARCHITECTURE: dict[tuple[str, str, str, int], tuple[int, int, int, int]] = {
 _SINGLE: dict[tuple[str, int], tuple[int, int, int, int]] = {
     ("forward", 64): (32, 32, 4, 1), ("forward", 128): (16, 32, 8, 1),
     ("query_gradient", 128): (16, 32, 8, 1),
-    ("bias_gradient", 64): (32, 32, 4, 1), ("bias_gradient", 128): (16, 32, 8, 1),
+    ("bias_gradient", 64): (32, 32, 8, 1), ("bias_gradient", 128): (16, 32, 8, 1),
     ("offset_gradient", 64): (32, 32, 4, 1),
 }  # fmt: skip
 
