@@ -97,7 +97,7 @@ _ATTENTION_CUT = {
     "tiny_bias_32": {"queries": 5, "heads": 1, "width": 8},
 }
 _RELATIVE_CUT = {
-    "conformer_250": {"batch": 2, "queries": 19, "heads": 2, "width": 8},
+    "conformer_250": {"batch": 2, "queries": 21, "heads": 2, "width": 8},
     "parakeet_250": {"batch": 2, "queries": 5, "heads": 1},
     "conformer_500": {"batch": 2, "queries": 36, "heads": 1, "width": 8},
     "transformer_xl_1024": {"batch": 1, "queries": 17, "heads": 2, "width": 8},
