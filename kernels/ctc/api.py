@@ -44,7 +44,8 @@ def ctc_loss(
     loss[b] = -log sum over all frame paths that collapse to labels[b] of
     prod over frames t of softmax(logits[b, t])[path[t]].
 
-    Takes the place of ``optax.ctc_loss``. A target that no path can produce (fewer valid frames
+    Takes the place of ``optax.ctc_loss``; ``ctc_loss_with_forward_probs`` has no counterpart, but
+    see ``ctc_posteriors``. A target that no path can produce (fewer valid frames
     than labels plus neighbouring repeats, or probability zero where it is needed) has likelihood
     zero: its loss is infinite, its gradient zero. Other rows of the batch do not notice.
 

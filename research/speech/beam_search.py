@@ -34,10 +34,13 @@ class LabelAutomaton(NamedTuple):
     Attributes:
         scores: (S, K), nats.
         next_states: (S, K), in [0, S).
+        ends: what is added where a sequence ends in a state, such as the score of an n-gram model's
+            end of sentence, (S,), nats; nothing if not given. -inf forbids to end there.
     """
 
     scores: Float[Array, "S K"]
     next_states: Int[Array, "S K"]
+    ends: Float[Array, " S"] | None = None
 
 
 class BeamState(NamedTuple):
@@ -130,7 +133,7 @@ def beam_search(
         max_labels: longest labelling that is looked for; T if not given.
         top_classes: extend prefixes by so many labels only, the likeliest of each frame; by all if
             not given. Faster with many classes.
-        automaton: scores to be added to those of the labellings.
+        automaton: scores to be added to those of the labellings, with what it adds at the end.
         blank_id: the class that stands for no label.
 
     Returns:
@@ -159,9 +162,40 @@ def beam_search(
         blank_id=blank_id,
         dtype=jnp.float64 if logits.dtype == jnp.float64 else jnp.float32,
     )
-    return continue_beam_search(
+    state = continue_beam_search(
         state, logits, lengths, top_classes=top_classes, automaton=automaton, blank_id=blank_id
     )
+    return finish_beam_search(state, automaton, blank_id=blank_id)
+
+
+def finish_beam_search(
+    state: BeamState, automaton: LabelAutomaton | None, *, blank_id: int = 0
+) -> BeamState:
+    """After the last chunk: add what the automaton adds at the end, and rank again.
+
+    Example:
+        >>> automaton = LabelAutomaton(jnp.zeros((2, 2)), jnp.ones((2, 2), int), jnp.array([0, -9]))
+        >>> state = begin_beam_search(1, width=2, max_labels=1)
+        >>> chunk = jnp.log(jnp.array([[[0.4, 0.6]]]))
+        >>> state = continue_beam_search(state, chunk, jnp.array([1]), automaton=automaton)
+        >>> state.counts.tolist(), finish_beam_search(state, automaton).counts.tolist()
+        ([[1, 0]], [[0, 1]])
+    """
+    if automaton is None or automaton.ends is None:
+        return state
+    ends = automaton.ends[state.states].astype(state.fusion.dtype)
+    possible = (state.log_probs + ends > -jnp.inf)[:, :, None]
+    state = state._replace(
+        labels=jnp.where(possible, state.labels, blank_id),
+        counts=jnp.where(possible[:, :, 0], state.counts, 0),
+        blank=jnp.where(possible[:, :, 0], state.blank, -jnp.inf),
+        label=jnp.where(possible[:, :, 0], state.label, -jnp.inf),
+        fusion=state.fusion + jnp.where(possible[:, :, 0], ends, 0),
+    )
+    best_first = jnp.argsort(state.scores, axis=1, descending=True, stable=True)
+    take = jax.vmap(lambda x, order: x[order])
+    fields = {name: take(x, best_first) for name, x in state._asdict().items() if name != "offset"}
+    return state._replace(**fields)
 
 
 def continue_beam_search(
@@ -174,6 +208,9 @@ def continue_beam_search(
     blank_id: int = 0,
 ) -> BeamState:
     """Go on with the frames of a chunk; chunk by chunk gives what the whole gives.
+
+    What the automaton adds at the end is left to ``finish_beam_search``, and the limit that
+    ``max_labels`` sets to a long stream is lifted by ``streaming.commit_labels``.
 
     Args:
         state: from ``begin_beam_search`` or the chunk before.

@@ -105,7 +105,7 @@ def stacked(cell, levels):
     operands, axes = {n: np.asarray(a) for n, a in cell.problem.operands.items()}, []
     for depth, mapped in enumerate(levels):
         places = {name: (i + 1) % (np.ndim(operands[name]) + 1) for i, name in enumerate(operands)}
-        axes.append([place if name in mapped else None for name, place in places.items()])
+        axes.append(tuple(place if name in mapped else None for name, place in places.items()))
         for name in mapped:
             array = operands[name]
             others = (np.flip(array, 0), array)

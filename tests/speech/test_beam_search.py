@@ -15,6 +15,7 @@ from research.speech.beam_search import (
     beam_search,
     begin_beam_search,
     continue_beam_search,
+    finish_beam_search,
 )
 
 
@@ -177,6 +178,35 @@ def test_the_automaton_is_added_to_the_posterior():
         np.testing.assert_allclose(
             state.scores[i, : len(found)], sorted(expected.values(), reverse=True), rtol=1e-6
         )
+
+
+def test_the_end_of_a_labelling_has_a_score_too():
+    rng = np.random.default_rng(9)
+    logits = jnp.asarray(rng.normal(size=(4, 5, 3)))
+    ends = jnp.asarray(2 * rng.normal(size=3)).at[1].set(-jnp.inf)
+    automaton = random_bigrams(rng, 3)._replace(ends=ends)
+    with jax.enable_x64(True):
+        arguments = jnp.asarray(logits, jnp.float64), jnp.full(4, 5)
+        state = beam_search(*arguments, width=64, automaton=automaton)
+        begun = begin_beam_search(4, width=64, max_labels=5, dtype=jnp.float64)
+        begun = continue_beam_search(begun, *arguments, automaton=automaton)
+        finished = finish_beam_search(begun, automaton)
+    for array, expected in zip(finished, state, strict=True):
+        np.testing.assert_array_equal(array, expected)
+    for i in range(4):
+        expected = {}
+        for labels, log_prob in sums_over_paths(logits[i], 0).items():
+            path = (0, *labels)
+            score = sum(float(automaton.scores[a, b]) for a, b in itertools.pairwise(path))
+            if path[-1] != 1:  # it is forbidden to end with label 1
+                expected[labels] = log_prob + score + float(ends[path[-1]])
+        found = found_by(state, i)
+        assert list(found) == sorted(expected, key=lambda labels: -expected[labels])
+        np.testing.assert_allclose(
+            state.scores[i, : len(found)], sorted(expected.values(), reverse=True), rtol=1e-6
+        )
+        assert not state.labels[i, len(found) :].any()
+        assert not state.counts[i, len(found) :].any()
 
 
 def test_a_narrow_beam_with_an_automaton_is_that_over_dictionaries():

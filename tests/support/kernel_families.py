@@ -162,7 +162,7 @@ FAMILIES = {
             "two_classes": Ctc(2, 17, 2, 6, lengths=True),
         },
         low=("sixteen", "two_classes"),
-        small=Ctc(2, 9, 5, 2, lengths=True),
+        small=Ctc(2, 5, 4, 2, lengths=True),
         sharded=Ctc(8, 4, 5, 2, lengths=True),
         ignored=_padded_frames,
         fitting={
