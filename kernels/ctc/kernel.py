@@ -30,12 +30,12 @@ def _forward(logits, valid, labels, lengths, *, blank_id):
 
 
 def _saving(logits, valid, labels, lengths, *, blank_id):
-    loss, *saved = _run(logits, valid, labels, lengths, blank_id, save=True)
-    return (loss,), tuple(saved)
+    results = _run(logits, valid, labels, lengths, blank_id, save=True)
+    return results[:1], results[1:]
 
 
 def _occupancy(logits, valid, labels, lengths, *, blank_id):
-    return (_run(logits, valid, labels, lengths, blank_id, save=True)[1],)
+    return _run(logits, valid, labels, lengths, blank_id, save=True)[1:2]
 
 
 def _run(logits, valid, labels, lengths, blank_id, *, save):

@@ -94,9 +94,10 @@ def mapped_cells(*, each=True):
         if each:
             choices["some in others"] = (set(names[::2]), set(names[1::2]))
         for label, levels in choices.items():
-            found.append(
-                pytest.param(cell, levels, marks=parameter.marks, id=f"{parameter.id}-{label}")
-            )
+            # Operands are folded in the same way for all implementations.
+            again = label in names and cell.implementation == "triton"
+            marks = [*parameter.marks, *([pytest.mark.slow] if again else [])]
+            found.append(pytest.param(cell, levels, marks=marks, id=f"{parameter.id}-{label}"))
     return found
 
 

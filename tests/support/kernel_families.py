@@ -21,6 +21,7 @@ class Family:
         cut: name in ``tuning.SHAPES`` -> the fields that let the interpreter afford it.
         awkward: sizes at which tiles, blocks and rows end unevenly.
         low: names of those that run in every precision; all run in float32.
+        long: names of shapes that are left to the long tests on a CPU.
         small: a shape with every operand, for what costs most to compile or to run.
         sharded: a shape with rows for 8 devices.
         ignored: problem -> masks of elements that must not count, by operand and for "output".
@@ -39,6 +40,7 @@ class Family:
     fitting: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     results: str | None = None
     rests_on: str | None = None
+    long: tuple[str, ...] = ()
 
 
 def _frames_past_the_end(problem: problems.Problem) -> dict[str, np.ndarray]:
@@ -173,6 +175,20 @@ FAMILIES = {
     ),
     "attention": Family(
         cut=_ATTENTION_CUT,
+        long=(
+            "long_64",
+            "long_128",
+            "pairs_2048",
+            "decode_4096",
+            "capped_256",
+            "distance_1024",
+            "vit_197",
+            "vit_257_80",
+            "wav2vec2_999",
+            "tiny_64",
+            "tiny_vit_197",
+            "tiny_bias_32",
+        ),
         awkward={
             "one_query": Attention(1, 1, 2, 5, keys=2),
             "prime": Attention(2, 17, 2, 7, key_heads=1, bias="bts", mask="ts", lengths=True),
@@ -202,6 +218,7 @@ FAMILIES = {
     ),
     "relative_attention": Family(
         cut=_RELATIVE_CUT,
+        long=("parakeet_250", "conformer_500", "tiny_conformer_100"),
         awkward={
             "one_query": Attention(1, 1, 2, 5, keys=2, relative=True),
             "prime": Attention(2, 17, 2, 7, mask="bt", lengths=True, relative=True),
@@ -216,6 +233,7 @@ FAMILIES = {
     ),
     "conv_attention": Family(
         cut=_CONV_CUT,
+        long=("tiny_primer_128_w3",),
         awkward={
             "one_query": Attention(1, 1, 2, 5, keys=2, taps=1),
             "prime": Attention(2, 7, 2, 5, keys=13, key_heads=1, lengths=True, taps=4),

@@ -88,7 +88,8 @@ def cells(
             for name in () if on_gpu else ON_CPU:
                 missing = name == "triton" and WITHOUT_TRITON
                 marks = [pytest.mark.skipif(missing, reason="needs Triton, for Linux only")]
-                marks += [pytest.mark.slow] if costly and family.rests_on else []
+                is_long = case.name in family.long or (costly and family.rests_on)
+                marks += [pytest.mark.slow] if is_long else []
                 found.append(pytest.param(Cell(case, name), marks=marks, id=f"{label}-{name}"))
             for name in () if on_gpu is False else ON_GPU:
                 found.append(
