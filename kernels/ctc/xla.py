@@ -61,8 +61,8 @@ class Plan(NamedTuple):
         frames = self.valid.shape[1]
         size = min(SEGMENT, frames)
         start = jnp.minimum(s * SEGMENT, frames - size)
-        near = [_slice(a, 1, start, size) for a in (self.blank, self.labels, self.valid)]
-        return Plan(*near, self.skips), s * SEGMENT - start, size - (s * SEGMENT - start)
+        blank, labels, valid = (_slice(a, 1, start, size) for a in self[:3])
+        return Plan(blank, labels, valid, self.skips), s * SEGMENT - start, size - (s * SEGMENT - start)
 
 
 def forward(logits, valid, labels, label_lengths, *, blank_id):
