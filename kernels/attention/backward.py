@@ -37,7 +37,7 @@ def residual_of(residual, delta, t0, queries, F: tl.constexpr, BM: tl.constexpr)
     t = t0 + tl.arange(0, BM)
     log_sum = tl.load(residual + t * F.heads, mask=t < queries, other=float("-inf"))
     d = tl.load(delta + t * F.heads, mask=t < queries, other=0.0)
-    return tl.where(log_sum == float("-inf"), float("inf"), log_sum * 1.4426950408889634), d
+    return tl.where(log_sum == float("-inf"), float("inf"), log_sum * F.base), d
 
 
 @triton.jit
@@ -58,7 +58,7 @@ def slopes(
         log_sum = log_sum[:, None]
         d = d[:, None]
     x, slope = logits(x, pq, extras, t0, s0, queries, keys, F, EDGE, TURNED, BM, BN, WIDE)
-    p = tl.exp2(x * F.unit - log_sum)
+    p = tl.exp2((x * F.unit - log_sum) * F.power)
     weights = p
     if F.per.dropout_seeds:
         keeps = kept(extras, t0, s0, F, TURNED, BM, BN)

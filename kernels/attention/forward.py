@@ -37,8 +37,8 @@ def _attend(
         new = tl.maximum(highest, tl.max(x, 1) * F.unit)
         # Of a query that has seen nothing yet, any maximum will do but -inf.
         shift = tl.where(new == float("-inf"), 0.0, new)
-        p = tl.exp2(x * F.unit - shift[:, None])
-        less = tl.exp2(highest - shift)
+        p = tl.exp2((x * F.unit - shift[:, None]) * F.power)
+        less = tl.exp2((highest - shift) * F.power)
         weight = weight * less + tl.sum(p, 1)
         if F.per.dropout_seeds:
             p = tl.where(kept(extras, t0, s0, F, False, BM, BN), p, 0.0)
@@ -98,7 +98,7 @@ def forward(
     sees = (weight != 0.0) & (t < queries)
     share = tl.where(sees, 1.0 / (weight * F.keep), 0.0)
     total = tl.where(sees[:, None], total * share[:, None], 0.0)
-    log_sum = (highest + tl.log2(weight)) * 0.6931471805599453
+    log_sum = highest * F.natural + tl.log2(weight) * 0.6931471805599453
     log_sum = tl.where(sees, log_sum, float("-inf"))
     store_rows(out + of_head, total, t0, F.queries, F.query_stride, F.width, BM, P)
     of_residual = row * F.queries * F.heads + head
