@@ -59,7 +59,7 @@ def slopes(
         log_sum = log_sum[:, None]
         d = d[:, None]
     x, slope = logits(x, pq, extras, t0, s0, queries, keys, F, EDGE, TURNED, BM, BN, WIDE)
-    p = tl.exp2(x * F.unit - log_sum)
+    p = tl.exp2((x * F.unit - log_sum) * F.power)
     weights = p
     if F.per.dropout_seeds:
         keeps = kept(extras, t0, s0, F, TURNED, BM, BN)

@@ -116,11 +116,11 @@ _BY_ARCHITECTURE: dict[tuple[str, str, str, int], tuple[int, int, int, int]] = {
     ("sm_80", "key_gradient", "more", 128): (32, 64, 8, 1),
     ("sm_100", "key_gradient", "more", 128): (32, 64, 8, 1),
     ("sm_100", "key_gradient", "relative", 64): (64, 64, 8, 2),
-    ("sm_100", "key_gradient", "relative", 128): (64, 64, 8, 1),
     ("sm_80", "query_gradient", "plain", 64): (64, 64, 4, 2),
     ("sm_80", "query_gradient", "plain", 128): (64, 64, 8, 2),
     ("sm_80", "query_gradient", "more", 256): (64, 32, 8, 1),
     ("sm_80", "query_gradient", "more", 64): (64, 32, 8, 2),
+    ("sm_80", "bias_gradient", "more", 64): (64, 64, 8, 2),
     ("sm_80", "bias_gradient", "more", 128): (32, 32, 4, 2),
     ("sm_80", "position_gradient", "relative", 128): (32, 32, 8, 1),
 }

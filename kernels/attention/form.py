@@ -135,24 +135,43 @@ class Form:
         return not (self.per.bias or self.per.offset_bias) and self.cap is None and self.scale > 0
 
     @property
+    def base(self) -> float:
+        """Logits are natural ones times this.
+
+        In base 2 the exponential needs no product of its own. In float32 its rounding would show:
+        the difference from the residual is small where it matters, and is multiplied after.
+        """
+        return 1.0 if self.dtype == "float32" else _LOG2_E
+
+    @property
+    def power(self) -> float:
+        """What a difference of logits is multiplied by to have it in base 2."""
+        return _LOG2_E / self.base
+
+    @property
+    def natural(self) -> float:
+        """What a logit is multiplied by to have it natural."""
+        return 1.0 / self.base
+
+    @property
     def unit(self) -> float:
-        """What the exponential multiplies a logit by, to have it in base 2."""
-        return self.scale * _LOG2_E if self.is_plain else 1.0
+        """What the exponential multiplies a product by, where nothing else has."""
+        return self.scale * self.base if self.is_plain else 1.0
 
     @property
     def factor(self) -> float:
         """What a product is multiplied by before anything is added; a cap takes it natural."""
-        return self.scale * (_LOG2_E if self.cap is None else 1.0)
+        return self.scale * (self.base if self.cap is None else 1.0)
 
     @property
     def bias_factor(self) -> float:
         """What is added to it is multiplied by this."""
-        return _LOG2_E if self.cap is None else 1.0
+        return self.base if self.cap is None else 1.0
 
     @property
     def cap_factor(self) -> float:
-        """Of the hyperbolic tangent, for a logit in base 2."""
-        return (self.cap or 1.0) * _LOG2_E
+        """Of the hyperbolic tangent, for a logit."""
+        return (self.cap or 1.0) * self.base
 
     @property
     def has_edges(self) -> bool:

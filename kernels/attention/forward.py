@@ -37,8 +37,8 @@ def _attend(
         new = tl.maximum(highest, tl.max(x, 1) * F.unit)
         # Of a query that has seen nothing yet, any maximum will do but -inf.
         shift = tl.where(new == float("-inf"), 0.0, new)
-        p = tl.exp2(x * F.unit - shift[:, None])
-        less = tl.exp2(highest - shift)
+        p = tl.exp2((x * F.unit - shift[:, None]) * F.power)
+        less = tl.exp2((highest - shift) * F.power)
         weight = weight * less + tl.sum(p, 1)
         if F.per.dropout_seeds:
             p = tl.where(kept(extras, t0, s0, F, False, BM, BN), p, 0.0)
@@ -57,8 +57,8 @@ def forward(
 ):  # fmt: skip
     """Softmax(scores) value, and the natural logarithm of the softmax's denominator.
 
-    With SAVE also what the gradient has probabilities from: that logarithm in base 2, rounded, and
-    the factor by which exp2(logit - it) is not the probability, which is far from one where all
+    With SAVE also what the gradient has probabilities from: that logarithm as a logit, rounded, and
+    the factor by which the power of (logit - it) is not the probability, which is far from one where all
     logits are huge.
     """
     P: tl.constexpr = F.padded
@@ -103,13 +103,15 @@ def forward(
     sees = (weight != 0.0) & (t < queries)
     share = tl.where(sees, 1.0 / (weight * F.keep), 0.0)
     total = tl.where(sees[:, None], total * share[:, None], 0.0)
-    log_sum = highest + tl.log2(weight)
+    log_weight = tl.log2(weight)
     store_rows(out + of_head, total, t0, F.queries, F.query_stride, F.width, BM, P)
     place = row * F.queries * F.heads + head + t * F.heads
-    natural = tl.where(sees, log_sum * 0.6931471805599453, float("-inf"))
+    natural = highest * F.natural + log_weight * 0.6931471805599453
+    natural = tl.where(sees, natural, float("-inf"))
     tl.store(residual + place, natural, mask=t < F.queries)
     if SAVE:
-        factor = tl.where(sees, tl.exp2(log_sum - highest) / weight, 0.0)
+        log_sum = highest + log_weight * (1.0 / F.power)
+        factor = tl.where(sees, tl.exp2((log_sum - highest) * F.power) / weight, 0.0)
         log_sum = tl.where(sees, log_sum, float("inf"))
         tl.store(log_sums + place, log_sum, mask=t < F.queries)
         tl.store(factors + place, factor, mask=t < F.queries)

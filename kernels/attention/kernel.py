@@ -1,7 +1,7 @@
 """Attention in Triton: what is launched with which sizes.
 
-The value is one launch. Saved for the gradient are the value, the log of each query's sum in base
-2, and a factor for what that lost when it was rounded. The gradient is at most five launches: keys
+The value is one launch. Saved for the gradient are the value, the log of each query's sum, and a
+factor for what that lost when it was rounded. The gradient is at most five launches: keys
 and values, queries, the bias, the offset bias, position keys; only of what is wanted. None has an
 array of (B, N, T, S) beside operands and their gradients.
 

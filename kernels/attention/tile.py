@@ -1,7 +1,7 @@
 """One tile of scores, as every kernel of attention has it: what is added, who sees whom, dropout.
 
 A tile has a block of BM queries and one of BN keys: (BM, BN), or turned, (BN, BM), where the sums
-run over queries. Logits are natural scores times log2(e), less a constant factor ``F.unit`` that
+run over queries. Logits are natural scores times ``F.base``, less a constant factor ``F.unit`` that
 the exponential supplies. What a query does not see has a logit of -inf.
 
 ``F`` is a ``kernels.attention.form.Form``.

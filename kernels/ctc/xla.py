@@ -62,7 +62,11 @@ class Plan(NamedTuple):
         size = min(SEGMENT, frames)
         start = jnp.minimum(s * SEGMENT, frames - size)
         blank, labels, valid = (_slice(a, 1, start, size) for a in self[:3])
-        return Plan(blank, labels, valid, self.skips), s * SEGMENT - start, size - (s * SEGMENT - start)
+        return (
+            Plan(blank, labels, valid, self.skips),
+            s * SEGMENT - start,
+            size - (s * SEGMENT - start),
+        )
 
 
 def forward(logits, valid, labels, label_lengths, *, blank_id):
