@@ -58,8 +58,8 @@ def forward(
     """Softmax(scores) value, and the natural logarithm of the softmax's denominator.
 
     With SAVE also what the gradient has probabilities from: that logarithm as a logit, rounded, and
-    the factor by which the power of (logit - it) is not the probability, which is far from one where all
-    logits are huge.
+    the factor between the power of a logit less it and the probability. It is one but for rounding,
+    and far from it where all logits are huge.
     """
     P: tl.constexpr = F.padded
     BLOCKS: tl.constexpr = (F.queries + BM - 1) // BM

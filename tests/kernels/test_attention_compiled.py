@@ -145,7 +145,9 @@ def test_no_buffer_of_all_scores(more, launches):
     assert compiled.custom_calls == ("triton_kernel_call",) * launches
     # One head's scores of one row in bfloat16 are 32 MiB, all are 1 GiB.
     positions = 4 * sum(np.prod(a.shape) for n, a in zip(names, arrays, strict=False) if n in more)
-    assert compiled.temporary_bytes <= 4 * 2**20 + 6 * positions
+    # The cotangents of the queries are there once more, times the factors.
+    cotangents = 2 * int(np.prod(arrays[0].shape))
+    assert compiled.temporary_bytes <= 6 * 2**20 + cotangents + 6 * positions
     assert compiled.temporary_bytes < 2 * rows * heads * size * size / 2
 
 
@@ -173,7 +175,8 @@ def test_devices_share_rows_and_heads_without_gathering(key_heads):
     assert sorted(found["sums"]) == sorted(shared)
     assert found["launches"] == 6
     out = "bf16[4,64,4,16]{3,2,1,0}"
-    assert f"({out}, f32[4,64,4]{{2,1,0}})" in found["results"]
+    per_query = ", f32[4,64,4]{2,1,0}" * 3
+    assert f"({out}{per_query})" in found["results"]
 
 
 def for_eight_devices(key_heads: int) -> dict[str, Any]:
