@@ -126,7 +126,7 @@ _BY_ARCHITECTURE: dict[tuple[str, str, str, int], tuple[int, int, int, int]] = {
 }
 # Products of float32 are not for the matrix units: each thread has whole rows of operands.
 _SINGLE: dict[tuple[str, int], tuple[int, int, int, int]] = {
-    ("forward", 64): (32, 32, 4, 1), ("forward", 128): (16, 32, 8, 1),
+    ("forward", 64): (32, 32, 8, 1), ("forward", 128): (16, 32, 8, 1),
     ("query_gradient", 128): (16, 32, 8, 1),
     ("bias_gradient", 64): (32, 32, 8, 1), ("bias_gradient", 128): (16, 32, 8, 1),
     ("offset_gradient", 64): (32, 32, 4, 1),
