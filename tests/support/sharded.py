@@ -24,6 +24,7 @@ SECOND = {
     "Hessian-vector products": matrix.forward_over(matrix.reverse),
     "reverse over reverse": matrix.reverse_over(matrix.reverse),
 }
+SUMMED = ("attention", "relative_attention", "conv_attention")
 MOVES = ("all-gather", "all-to-all", "collective-permute", "reduce-scatter", "all-reduce")
 _ALL_REDUCE = re.compile(r"= (.*) all-reduce(?:-done)?\(")
 _SHAPE = re.compile(r"\w+\[([\d,]*)\]")
@@ -36,6 +37,15 @@ class Posteriors(matrix.Cell):
     def ours(self, *operands: Any) -> Any:
         """The operation, as a function of all operands."""
         return kernels.ctc_posteriors(*operands, implementation=self.implementation)
+
+
+def on_simulated(operation: str) -> tuple[str, ...]:
+    """Implementations that are computed on 8 devices.
+
+    Those that sum over devices would wait for an interpreter each, on a few processors.
+    """
+    one = matrix.WITHOUT_TRITON or operation in SUMMED
+    return ("xla",) if one else matrix.ON_CPU
 
 
 def case(operation: str) -> matrix.Case:
@@ -124,7 +134,7 @@ def on_cpu() -> None:
     jax.config.update("jax_num_cpu_devices", DEVICES)
     mesh = jax.make_mesh((DEVICES,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     for operation in matrix.FAMILIES:
-        for implementation in ("xla",) if matrix.WITHOUT_TRITON else matrix.ON_CPU:
+        for implementation in on_simulated(operation):
             cell = matrix.Cell(case(operation), implementation)
             # The interpreter is a callback, which is not cut; under shard_map it need not be.
             cut = implementation != "triton"
