@@ -30,12 +30,12 @@ def _forward(logits, valid, labels, lengths, *, blank_id):
 
 
 def _saving(logits, valid, labels, lengths, *, blank_id):
-    loss, *saved = _run(logits, valid, labels, lengths, blank_id, save=True)
-    return (loss,), tuple(saved)
+    results = _run(logits, valid, labels, lengths, blank_id, save=True)
+    return results[:1], results[1:]
 
 
 def _occupancy(logits, valid, labels, lengths, *, blank_id):
-    return (_run(logits, valid, labels, lengths, blank_id, save=True)[1],)
+    return _run(logits, valid, labels, lengths, blank_id, save=True)[1:2]
 
 
 def _run(logits, valid, labels, lengths, blank_id, *, save):
@@ -55,7 +55,8 @@ def _run(logits, valid, labels, lengths, blank_id, *, save):
     of_valid, of_labels, of_lengths = (
         _rows(axis, array, logits) for axis, array in (("v", valid), ("l", labels), ("m", lengths))
     )
-    rule = f"b t k, {of_valid} t, {of_labels} n, {of_lengths} -> b" + (", b t w" if save else "")
+    rule = f"b t k, {of_valid} t, {of_labels} n, {of_lengths} -> b"
+    rule += ", b t w, b t, b t" if save else ""
     return launch.sharded(
         local, rule, logits, valid, labels, lengths, whole=_but_rows(rule)
     )  # fmt: skip

@@ -61,8 +61,12 @@ class Plan(NamedTuple):
         frames = self.valid.shape[1]
         size = min(SEGMENT, frames)
         start = jnp.minimum(s * SEGMENT, frames - size)
-        near = (_slice(a, 1, start, size) for a in self[:3])
-        return Plan(*near, self.skips), s * SEGMENT - start, size - (s * SEGMENT - start)
+        blank, labels, valid = (_slice(a, 1, start, size) for a in self[:3])
+        return (
+            Plan(blank, labels, valid, self.skips),
+            s * SEGMENT - start,
+            size - (s * SEGMENT - start),
+        )
 
 
 def forward(logits, valid, labels, label_lengths, *, blank_id):
@@ -307,14 +311,14 @@ def _at(array, axis, i):
 
 def _written(array, axis, i, values):
     """The array with element i >= 0 of an axis replaced."""
-    start = [i if a == axis else 0 for a in range(array.ndim)]
+    start = [jnp.int32(i if a == axis else 0) for a in range(array.ndim)]
     values = lax.expand_dims(values, (axis,))
     return lax.dynamic_update_slice(array, values, start, allow_negative_indices=False)
 
 
 def _slice(array, axis, start, size):
     """Elements of an axis from start >= 0 on."""
-    starts = [start if a == axis else 0 for a in range(array.ndim)]
+    starts = [jnp.int32(start if a == axis else 0) for a in range(array.ndim)]
     sizes = [size if a == axis else length for a, length in enumerate(array.shape)]
     return lax.dynamic_slice(array, starts, sizes, allow_negative_indices=False)
 
