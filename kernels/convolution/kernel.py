@@ -248,9 +248,9 @@ def _convolve(
     rules += [] if lengths is None else [_rows("l", lengths, x)]
     rules += [] if cotangent is None else ["b u c"]
     arrays = [array for array in (x, filters, bias, lengths, cotangent) if array is not None]
-    whole = [
-        axis for axis in ("t", "u", "w", "g", "h", "l") if axis in " ".join((*rules, "u")).split()
-    ]
+    axes = ("t", "u", "w", "g", "h", "l")
+    whole = [axis for axis in axes if axis in " ".join((*rules, "u")).split()]
+    whole += _shared_rows(*arrays)
     return launch.sharded(local, ", ".join(rules) + " -> b u c", *arrays, whole=whole)
 
 
@@ -282,13 +282,18 @@ def _partial_sums(x, dz, lengths, width, left, dilation):
 
     arrays = (x, dz) if lengths is None else (x, dz, lengths)
     rule = "b t c, b u c" + ("" if lengths is None else ", " + _rows("l", lengths, x))
-    whole = ["t", "u", "k", "w"] + (["l"] if ", l" in rule else [])
+    whole = ["t", "u", "k", "w"] + (["l"] if ", l" in rule else []) + _shared_rows(*arrays)
     return launch.sharded(local, rule + " -> b k w c, b k c", *arrays, whole=whole)
 
 
 def _rows(axis, array, x):
     """The sharding axis of an operand's rows: the batch where each row has its own."""
     return "b" if array.shape[0] == x.shape[0] and x.shape[0] > 1 else axis
+
+
+def _shared_rows(x, *others):
+    """The batch, where some of its rows share a row of an operand: a cut would not know which."""
+    return ["b"] if any(1 < array.shape[0] < x.shape[0] for array in others) else []
 
 
 def _blocks(frames, dilation, config):

@@ -58,7 +58,8 @@ def _run(logits, valid, labels, lengths, blank_id, *, save):
     rule = f"b t k, {of_valid} t, {of_labels} n, {of_lengths} -> b"
     rule += ", b t w, b t, b t" if save else ""
     return launch.sharded(
-        local, rule, logits, valid, labels, lengths, whole=_but_rows(rule)
+        local, rule, logits, valid, labels, lengths,
+        whole=_whole(rule, logits, valid, labels, lengths),
     )  # fmt: skip
 
 
@@ -158,7 +159,7 @@ def _gradient(operands, saved, cotangents, wanted, *, blank_id):
 
     rule = f"b t k, {_rows('l', classes, logits)} n, b t n, b t, b t, b -> b t k"
     arrays = (logits, classes, *saved, cotangents[0])
-    return (launch.sharded(local, rule, *arrays, whole=_but_rows(rule)),)
+    return (launch.sharded(local, rule, *arrays, whole=_whole(rule, *arrays)),)
 
 
 def _links(classes):
@@ -178,9 +179,14 @@ def _rows(axis, array, logits):
     return "b" if array.shape[0] == logits.shape[0] and logits.shape[0] > 1 else axis
 
 
-def _but_rows(rule):
-    """The axes of a rule that are not cut: all but the rows of the logits."""
-    return sorted(set(rule.replace(",", " ").replace("->", " ").split()) - {"b"})
+def _whole(rule, logits, *others):
+    """The axes of a rule that are not cut: all but the rows of the logits.
+
+    These neither where some of them share a row of an operand: a cut would not know which.
+    """
+    shared = any(1 < array.shape[0] < logits.shape[0] for array in others)
+    cut = set() if shared else {"b"}
+    return sorted(set(rule.replace(",", " ").replace("->", " ").split()) - cut)
 
 
 def _least(size):
