@@ -3,7 +3,7 @@
 The value is three launches: ``normalise`` (largest logit of each frame and sum of the others),
 ``advance`` and ``meet`` (the recursion). Saved for the gradient are these and the occupancy, by
 ``spread`` and ``finish`` in addition. Their arrays of (B, T, N + 1) are two: shares, posteriors and
-the occupancy take each other's place. The gradient is one launch that reads the logits once.
+the occupancy take each other's place. The gradient is one launch.
 
 Axes: B rows, T frames, K classes, N labels.
 """
