@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from bench_cases import record
+from bench_cases import FakeClock, call, entrant, record, setting, truth
 from rich.console import Console
 
 from kernels import bench, bench_report
@@ -43,6 +43,17 @@ def test_of_several_runs_of_a_problem_the_last_is_shown():
     made = [record(run="1", seconds=5.0), record(run="2", seconds=7.0)]
     other = record(run="1", shape="other", seconds=9.0)
     assert bench_report.latest([*made, other]) == [made[1], other]
+
+
+def test_an_inexact_peer_is_timed_and_its_error_shown():
+    off = entrant("off", results=tuple(1.001 * part for part in truth().exact))
+    contestants = [entrant("ours/xla", ours=True), off]
+    clock = FakeClock(**{"ours/xla": [1e-3] * 3, "off": [2e-3] * 3})
+    made = bench.measure(call(), True, truth(), setting(clock), contestants)
+    assert [one["status"] for one in made] == ["timed", "timed"]
+    made = [{**record(), **one} for one in made]
+    assert "INEXACT, error of value 1.0e-03 (ours may have" in shown(made)
+    assert "2 [2, 2], error 1e-03 |" in bench_report.to_markdown(made)
 
 
 def test_a_gpu_result_shows_tera_and_its_driver():
