@@ -53,7 +53,8 @@ def _run(logits, valid, labels, lengths, blank_id, *, save):
 
     labels = labels if count else jnp.zeros((labels.shape[0], 1), labels.dtype)
     of_valid, of_labels, of_lengths = (
-        _rows(axis, array, logits) for axis, array in (("v", valid), ("l", labels), ("m", lengths))
+        launch.row_axis(axis, array, logits)
+        for axis, array in (("v", valid), ("l", labels), ("m", lengths))
     )
     rule = f"b t k, {of_valid} t, {of_labels} n, {of_lengths} -> b"
     rule += ", b t w, b t, b t" if save else ""
@@ -157,7 +158,7 @@ def _gradient(operands, saved, cotangents, wanted, *, blank_id):
             COLUMNS=round_up(classes.shape[1]),
         )  # fmt: skip
 
-    rule = f"b t k, {_rows('l', classes, logits)} n, b t n, b t, b t, b -> b t k"
+    rule = f"b t k, {launch.row_axis('l', classes, logits)} n, b t n, b t, b t, b -> b t k"
     arrays = (logits, classes, *saved, cotangents[0])
     return (launch.sharded(local, rule, *arrays, whole=_whole(rule, *arrays)),)
 
@@ -174,18 +175,9 @@ def _links(classes):
     return jnp.where(is_first, following, -1 - following)
 
 
-def _rows(axis, array, logits):
-    """The sharding axis of an operand's rows: the batch where each row has its own."""
-    return "b" if array.shape[0] == logits.shape[0] and logits.shape[0] > 1 else axis
-
-
 def _whole(rule, logits, *others):
-    """The axes of a rule that are not cut: all but the rows of the logits.
-
-    These neither where some of them share a row of an operand: a cut would not know which.
-    """
-    shared = any(1 < array.shape[0] < logits.shape[0] for array in others)
-    cut = set() if shared else {"b"}
+    """The axes of a rule that are not cut: all but the rows of the logits, where these can be."""
+    cut = set() if launch.shares_rows(logits, *others) else {"b"}
     return sorted(set(rule.replace(",", " ").replace("->", " ").split()) - cut)
 
 
