@@ -306,7 +306,7 @@ FIELDS = re.findall(
     operation shape sizes dtype pass contestant ours status note errors allowed device
     driver versions cpus commit clock time run platform python load bytes flops
     copy_ceiling matmul_ceiling relative_to compile_seconds temporary_bytes peak_bytes seconds
-    seconds_low seconds_high samples others repeats ratio ratio_low ratio_high ratio_level
+    seconds_low seconds_high samples retaken others repeats ratio ratio_low ratio_high ratio_level
     ratio_pairs bytes_per_second flops_per_second
     """,
 )

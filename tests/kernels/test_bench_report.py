@@ -35,8 +35,14 @@ def test_times_taken_while_others_were_at_work_are_marked():
     assert "DISTURBED" not in shown([record(clock="wall", others=None)])
     assert "DISTURBED" not in shown([record(clock="device busy", others=0.9)])
     made = [record(clock="wall", others=0.4), record(clock="wall", others=0.0, shape="calm")]
-    text = shown(made)
+    text = shown([*made, record(clock="wall", others=0.2, contestant="another")])
     assert "meanwhile (tiny 40%)" in text
+
+
+def test_samples_that_do_not_count_are_counted():
+    assert "taken again" not in shown([record(clock="wall", retaken=0)])
+    made = [record(clock="wall", retaken=4), record(clock="wall", retaken=3, contestant="another")]
+    assert "7 of 13 samples, disturbed by others on the cores, were taken again" in shown(made)
 
 
 def test_of_several_runs_of_a_problem_the_last_is_shown():
