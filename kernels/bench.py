@@ -17,7 +17,6 @@ import argparse
 import datetime
 import difflib
 import math
-import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -151,12 +150,11 @@ def measure(
             )
         else:
             calls[entrant.name] = entrant.call
-    taken, others = {}, None
+    taken = {}
     if calls:
-        watch = _Others()
+        others = seconds_of_others if setting.clock.name == "wall" else None
         budget, seed = setting.budget, setting.seed
-        taken = interleave(calls, setting.clock, budget, known=known, seed=seed)
-        others = watch.share()
+        taken = interleave(calls, setting.clock, budget, known=known, others=others, seed=seed)
     cost = problem.forward
     if gradient:
         cost = Cost(cost.bytes + problem.backward.bytes, cost.flops + problem.backward.flops)
@@ -171,7 +169,6 @@ def measure(
         "matmul_ceiling": setting.ceilings[problem.dtype],
         "clock": setting.clock.name,
         "relative_to": reference,
-        "others": others,
         "allowed": dict(zip(truth.names, truth.allowed, strict=True)),
     }
     return [
@@ -181,21 +178,6 @@ def measure(
         | (_numbers(entrant.name, taken, reference, cost) if entrant.name in taken else {})
         for entrant in entrants
     ]
-
-
-class _Others:
-    """How much of the processor others use while contestants are timed."""
-
-    def __init__(self) -> None:
-        self._start, self._before = time.perf_counter(), seconds_of_others()
-
-    def share(self) -> float | None:
-        """Of all cores, since the beginning; ``None`` where it is not known."""
-        passed, after = time.perf_counter() - self._start, seconds_of_others()
-        if self._before is None or after is None:
-            return None
-        cores = os.cpu_count() or 1
-        return round(min(1.0, max(0.0, (after - self._before) / (passed * cores))), 3)
 
 
 def _checked(entrant: Contestant | Absent, gradient: bool, truth: Truth) -> dict[str, Any]:
@@ -233,6 +215,8 @@ def _numbers(
         "seconds_low": seconds.low,
         "seconds_high": seconds.high,
         "samples": len(mine.taken),
+        "retaken": mine.retaken,
+        "others": mine.others,
         "repeats": mine.repeats,
         "ratio": ratio and ratio.median,
         "ratio_low": ratio and ratio.low,

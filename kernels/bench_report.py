@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from kernels.timing import DISTURBED
+
 FORMAT = 1
 Record = Mapping[str, Any]
 
@@ -214,16 +216,21 @@ def _excess(record: Record) -> str:
     )
 
 
-DISTURBED = 0.1  # of the cores
-
-
 def disturbances(records: Sequence[Record]) -> list[str]:
-    """Where other processes were at work on the cores that a wall clock was read on."""
-    shares = {r["shape"]: r["others"] for r in records if (r.get("others") or 0) > DISTURBED}
-    if not shares or records[0]["clock"] != "wall":
+    """Where others were at work on the cores that a wall clock was read on."""
+    if records[0]["clock"] != "wall":
         return []
+    shares: dict[str, float] = {}
+    for record in records:
+        share = record.get("others") or 0.0
+        if share > DISTURBED:
+            shares[record["shape"]] = max(share, shares.get(record["shape"], 0.0))
     listed = ", ".join(f"{shape} {share:.0%}" for shape, share in shares.items())
-    return [f"DISTURBED: other processes used a share of the cores meanwhile ({listed}): run again"]
+    marked = f"DISTURBED: others used a share of the cores meanwhile ({listed}): run again"
+    retaken = sum(r.get("retaken") or 0 for r in records)
+    every = retaken + sum(r.get("samples") or 0 for r in records)
+    again = f"{retaken} of {every} samples, disturbed by others on the cores, were taken again"
+    return [marked] * bool(shares) + [again] * bool(retaken)
 
 
 def header(records: Sequence[Record]) -> list[str]:

@@ -266,3 +266,13 @@ def sharded(function: Callable, rule: str, *arrays: Any, whole: Sequence[str] = 
         need_replication_factors=tuple(sorted(whole, key=sum(axes, ()).index)),
     )
     return jax.lax.platform_dependent(*arrays, cpu=function, default=call)
+
+
+def row_axis(axis: str, array: Any, first: Any) -> str:
+    """The axis of an operand's rows in a rule: the batch, where each row has its own."""
+    return "b" if array.shape[0] == first.shape[0] and first.shape[0] > 1 else axis
+
+
+def shares_rows(first: Any, *others: Any) -> bool:
+    """Whether several rows share one of several rows of an operand: a cut would not know which."""
+    return any(1 < array.shape[0] < first.shape[0] for array in others)

@@ -6,6 +6,7 @@ measure them. Every result names its clock, so that the two are never compared.
 """
 
 import math
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,6 +22,9 @@ SAMPLE_SECONDS = 5e-3  # a sample is repeated calls of at least this long in all
 MAX_REPEATS = 100
 SETTLE_SECONDS = 0.1  # calls shorter than this are first made once untimed, before every sample
 LONG = 1.0  # a call that took so many seconds is timed without a trial
+DISTURBED = 0.1  # of the cores: a sample during which others used more is taken again
+ACCOUNT_SECONDS = 0.02  # by which the system's account of their use may be wrong
+_CORES = os.cpu_count() or 1
 
 
 class ClockError(RuntimeError):
@@ -159,11 +163,14 @@ class Budget:
         seconds: a contestant joins no more rounds once it took so long, samples and all.
         rounds: but it joins at least so many,
         most: and no more than so many.
+        patience: samples that others disturbed are taken again until they took so many times
+            ``seconds``; then the contestant joins no more rounds than it must.
     """
 
     seconds: float = 2.0
     rounds: int = 3
     most: int = 100
+    patience: float = 6.0
 
 
 class Samples(NamedTuple):
@@ -172,10 +179,14 @@ class Samples(NamedTuple):
     Attributes:
         seconds: of a call, one number a round; ``None`` where it did not join.
         repeats: calls per sample.
+        retaken: samples that do not count, because others used the cores meanwhile.
+        others: share of the cores that others used during those that count, if it is known.
     """
 
     seconds: list[float | None]
     repeats: int
+    retaken: int = 0
+    others: float | None = None
 
     @property
     def taken(self) -> list[float]:
@@ -204,19 +215,23 @@ def interleave(
     budget: Budget,
     *,
     known: Mapping[str, float] | None = None,
+    others: Callable[[], float | None] | None = None,
     seed: int = 0,
     now: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Samples]:
     """Time all calls in turns, so that a change of the machine's speed meets all of them.
 
     Each is made a few times before the first round. Where a call is short, every sample begins with
-    an untimed one: caches then hold its data, and threads of the contestant before it sleep.
+    an untimed one: caches then hold its data, and threads of the contestant before it sleep. A
+    sample during which other processes or machines had the cores is taken again.
 
     Args:
         calls: by name.
         clock: takes the times that are returned.
         budget: how long.
         known: about how many seconds a call took before; one that took long needs no trial.
+        others: core seconds that others have used so far, such as ``machine.seconds_of_others``;
+            by default nobody watches them.
         seed: of the order.
         now: what the budget is spent by.
     """
@@ -225,26 +240,59 @@ def interleave(
         name: took if (took := (known or {}).get(name, 0.0)) >= LONG else _once(calls[name], now)
         for name in names
     }
-    spent = dict.fromkeys(names, 0.0)
     repeats = {name: min(MAX_REPEATS, math.ceil(SAMPLE_SECONDS / once[name])) for name in names}
+    tallies = {name: _Tally() for name in names}
     rounds: list[dict[str, float]] = []
-    joined = dict.fromkeys(names, 0)
 
     def joins(name: str) -> bool:
-        due = joined[name] < budget.rounds
-        return due or (spent[name] < budget.seconds and joined[name] < budget.most)
+        mine = tallies[name]
+        left = mine.spent < budget.seconds and mine.wasted < budget.patience * budget.seconds
+        return mine.joined < budget.rounds or (left and mine.joined < budget.most)
 
-    while active := [name for name in order(names, len(rounds), seed) if joins(name)]:
-        taken = {}
-        for name in active:
-            start = now()
+    def sample(name: str) -> float:
+        mine = tallies[name]
+        while True:
+            start, before = now(), others and others()
             if once[name] < SETTLE_SECONDS:
                 calls[name]()
-            taken[name] = clock.seconds(calls[name], repeats[name])
-            spent[name] += now() - start
-            joined[name] += 1
-        rounds.append(taken)
-    return {name: Samples([t.get(name) for t in rounds], repeats[name]) for name in names}
+            seconds = clock.seconds(calls[name], repeats[name])
+            passed, after = now() - start, others and others()
+            used = None if before is None or after is None else max(0.0, after - before)
+            allowed = max(DISTURBED * _CORES * passed, ACCOUNT_SECONDS)
+            patient = mine.wasted < budget.patience * budget.seconds
+            if used is None or used <= allowed or not patient:
+                mine.joined += 1
+                mine.spent += passed
+                mine.others = None if used is None or mine.others is None else mine.others + used
+                return seconds
+            mine.retaken += 1
+            mine.wasted += passed
+
+    while active := [name for name in order(names, len(rounds), seed) if joins(name)]:
+        rounds.append({name: sample(name) for name in active})
+    return {
+        name: Samples(
+            [taken.get(name) for taken in rounds], repeats[name], mine.retaken, mine.share()
+        )
+        for name, mine in tallies.items()
+    }
+
+
+@dataclass
+class _Tally:
+    """What a contestant used of its budget, in seconds, and others of the cores meanwhile."""
+
+    joined: int = 0
+    spent: float = 0.0
+    retaken: int = 0
+    wasted: float = 0.0
+    others: float | None = 0.0
+
+    def share(self) -> float | None:
+        """Of all cores that others used during the samples that count."""
+        if self.others is None or self.spent <= 0:
+            return None
+        return round(min(1.0, self.others / (self.spent * _CORES)), 3)
 
 
 def _once(call: Call, now: Callable[[], float]) -> float:

@@ -243,14 +243,14 @@ def _convolve(
             UNROLL=config.unroll, BLOCK_T=config.block_frames, BLOCK_C=config.block_channels,
         )  # fmt: skip
 
-    rules = ["b t c", _rows("g", filters, x) + " w c"]
-    rules += [] if bias is None else [_rows("h", bias, x) + " c"]
-    rules += [] if lengths is None else [_rows("l", lengths, x)]
+    rules = ["b t c", launch.row_axis("g", filters, x) + " w c"]
+    rules += [] if bias is None else [launch.row_axis("h", bias, x) + " c"]
+    rules += [] if lengths is None else [launch.row_axis("l", lengths, x)]
     rules += [] if cotangent is None else ["b u c"]
     arrays = [array for array in (x, filters, bias, lengths, cotangent) if array is not None]
-    whole = [
-        axis for axis in ("t", "u", "w", "g", "h", "l") if axis in " ".join((*rules, "u")).split()
-    ]
+    axes = ("t", "u", "w", "g", "h", "l")
+    whole = [axis for axis in axes if axis in " ".join((*rules, "u")).split()]
+    whole += ["b"] if launch.shares_rows(*arrays) else []
     return launch.sharded(local, ", ".join(rules) + " -> b u c", *arrays, whole=whole)
 
 
@@ -281,14 +281,10 @@ def _partial_sums(x, dz, lengths, width, left, dilation):
         )  # fmt: skip
 
     arrays = (x, dz) if lengths is None else (x, dz, lengths)
-    rule = "b t c, b u c" + ("" if lengths is None else ", " + _rows("l", lengths, x))
+    rule = "b t c, b u c" + ("" if lengths is None else ", " + launch.row_axis("l", lengths, x))
     whole = ["t", "u", "k", "w"] + (["l"] if ", l" in rule else [])
+    whole += ["b"] if launch.shares_rows(*arrays) else []
     return launch.sharded(local, rule + " -> b k w c, b k c", *arrays, whole=whole)
-
-
-def _rows(axis, array, x):
-    """The sharding axis of an operand's rows: the batch where each row has its own."""
-    return "b" if array.shape[0] == x.shape[0] and x.shape[0] > 1 else axis
 
 
 def _blocks(frames, dilation, config):

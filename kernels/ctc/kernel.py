@@ -3,7 +3,7 @@
 The value is three launches: ``normalise`` (largest logit of each frame and sum of the others),
 ``advance`` and ``meet`` (the recursion). Saved for the gradient are these and the occupancy, by
 ``spread`` and ``finish`` in addition. Their arrays of (B, T, N + 1) are two: shares, posteriors and
-the occupancy take each other's place. The gradient is one launch that reads the logits once.
+the occupancy take each other's place. The gradient is one launch.
 
 Axes: B rows, T frames, K classes, N labels.
 """
@@ -53,12 +53,14 @@ def _run(logits, valid, labels, lengths, blank_id, *, save):
 
     labels = labels if count else jnp.zeros((labels.shape[0], 1), labels.dtype)
     of_valid, of_labels, of_lengths = (
-        _rows(axis, array, logits) for axis, array in (("v", valid), ("l", labels), ("m", lengths))
+        launch.row_axis(axis, array, logits)
+        for axis, array in (("v", valid), ("l", labels), ("m", lengths))
     )
     rule = f"b t k, {of_valid} t, {of_labels} n, {of_lengths} -> b"
     rule += ", b t w, b t, b t" if save else ""
     return launch.sharded(
-        local, rule, logits, valid, labels, lengths, whole=_but_rows(rule)
+        local, rule, logits, valid, labels, lengths,
+        whole=_whole(rule, logits, valid, labels, lengths),
     )  # fmt: skip
 
 
@@ -156,9 +158,9 @@ def _gradient(operands, saved, cotangents, wanted, *, blank_id):
             COLUMNS=round_up(classes.shape[1]),
         )  # fmt: skip
 
-    rule = f"b t k, {_rows('l', classes, logits)} n, b t n, b t, b t, b -> b t k"
+    rule = f"b t k, {launch.row_axis('l', classes, logits)} n, b t n, b t, b t, b -> b t k"
     arrays = (logits, classes, *saved, cotangents[0])
-    return (launch.sharded(local, rule, *arrays, whole=_but_rows(rule)),)
+    return (launch.sharded(local, rule, *arrays, whole=_whole(rule, *arrays)),)
 
 
 def _links(classes):
@@ -173,14 +175,10 @@ def _links(classes):
     return jnp.where(is_first, following, -1 - following)
 
 
-def _rows(axis, array, logits):
-    """The sharding axis of an operand's rows: the batch where each row has its own."""
-    return "b" if array.shape[0] == logits.shape[0] and logits.shape[0] > 1 else axis
-
-
-def _but_rows(rule):
-    """The axes of a rule that are not cut: all but the rows of the logits."""
-    return sorted(set(rule.replace(",", " ").replace("->", " ").split()) - {"b"})
+def _whole(rule, logits, *others):
+    """The axes of a rule that are not cut: all but the rows of the logits, where these can be."""
+    cut = set() if launch.shares_rows(logits, *others) else {"b"}
+    return sorted(set(rule.replace(",", " ").replace("->", " ").split()) - cut)
 
 
 def _least(size):

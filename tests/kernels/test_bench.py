@@ -74,17 +74,6 @@ def test_a_wrong_peer_gets_no_number_and_costs_nothing(monkeypatch, tmp_path, ca
     assert "off is WRONG, so it has no number: error of value 1.0e-01 (ours may have" in shown
 
 
-def test_an_inexact_peer_is_timed_and_its_error_shown(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(contestants, "peers", lambda _: {"off": scaled(1.001)})
-    out = tmp_path / "r.jsonl"
-    assert main("--pass", "forward", "--seconds", "1e-9", "--out", str(out)) == 0
-    off = by_name(lines(out))["off"]
-    assert off["status"] == "timed"
-    assert off["ratio"] is not None
-    assert "INEXACT, error of value 1.0e-03 (ours may have" in capsys.readouterr().out
-    assert ", error 1e-03 |" in bench_report.to_markdown(lines(out))
-
-
 def test_our_own_wrong_result_ends_with_one(monkeypatch, tmp_path, capsys):
     right = kernels.depthwise_conv1d
     monkeypatch.setattr(
@@ -172,11 +161,8 @@ def test_numbers_follow_from_the_times():
     assert ours["flops_per_second"] == ours["flops"] / 4.0
     assert ours["bytes_per_second"] == ours["bytes"] / 4.0
     assert (ours["copy_ceiling"], ours["matmul_ceiling"]) == (1e9, 1e10)
-    assert (ours["compile_seconds"], ours["temporary_bytes"], ours["peak_bytes"]) == (
-        0.5,
-        2**20,
-        2**21,
-    )
+    compiled = [ours[key] for key in ("compile_seconds", "temporary_bytes", "peak_bytes")]
+    assert compiled == [0.5, 2**20, 2**21]
 
 
 def test_the_value_alone_costs_the_forward_pass():
@@ -320,7 +306,7 @@ FIELDS = re.findall(
     operation shape sizes dtype pass contestant ours status note errors allowed device
     driver versions cpus commit clock time run platform python load bytes flops
     copy_ceiling matmul_ceiling relative_to compile_seconds temporary_bytes peak_bytes seconds
-    seconds_low seconds_high samples others repeats ratio ratio_low ratio_high ratio_level
+    seconds_low seconds_high samples retaken others repeats ratio ratio_low ratio_high ratio_level
     ratio_pairs bytes_per_second flops_per_second
     """,
 )

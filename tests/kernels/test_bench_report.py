@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from bench_cases import record
+from bench_cases import FakeClock, call, entrant, record, setting, truth
 from rich.console import Console
 
 from kernels import bench, bench_report
@@ -35,14 +35,31 @@ def test_times_taken_while_others_were_at_work_are_marked():
     assert "DISTURBED" not in shown([record(clock="wall", others=None)])
     assert "DISTURBED" not in shown([record(clock="device busy", others=0.9)])
     made = [record(clock="wall", others=0.4), record(clock="wall", others=0.0, shape="calm")]
-    text = shown(made)
+    text = shown([*made, record(clock="wall", others=0.2, contestant="another")])
     assert "meanwhile (tiny 40%)" in text
+
+
+def test_samples_that_do_not_count_are_counted():
+    assert "taken again" not in shown([record(clock="wall", retaken=0)])
+    made = [record(clock="wall", retaken=4), record(clock="wall", retaken=3, contestant="another")]
+    assert "7 of 13 samples, disturbed by others on the cores, were taken again" in shown(made)
 
 
 def test_of_several_runs_of_a_problem_the_last_is_shown():
     made = [record(run="1", seconds=5.0), record(run="2", seconds=7.0)]
     other = record(run="1", shape="other", seconds=9.0)
     assert bench_report.latest([*made, other]) == [made[1], other]
+
+
+def test_an_inexact_peer_is_timed_and_its_error_shown():
+    off = entrant("off", results=tuple(1.001 * part for part in truth().exact))
+    contestants = [entrant("ours/xla", ours=True), off]
+    clock = FakeClock(**{"ours/xla": [1e-3] * 3, "off": [2e-3] * 3})
+    made = bench.measure(call(), True, truth(), setting(clock), contestants)
+    assert [one["status"] for one in made] == ["timed", "timed"]
+    made = [{**record(), **one} for one in made]
+    assert "INEXACT, error of value 1.0e-03 (ours may have" in shown(made)
+    assert "2 [2, 2], error 1e-03 |" in bench_report.to_markdown(made)
 
 
 def test_a_gpu_result_shows_tera_and_its_driver():

@@ -36,8 +36,9 @@ class Machine:
         self.sampled += {call() for _ in range(repeats)}
         return (self.time - start) / repeats
 
-    def measure(self, **budget):
-        return timing.interleave(self.calls(), self, Budget(**budget), now=self.now)
+    def measure(self, others=None, **budget):
+        calls = self.calls()
+        return timing.interleave(calls, self, Budget(**budget), others=others, now=self.now)
 
 
 # ---------------------------------------------------------------- Clocks
@@ -241,6 +242,47 @@ def test_a_machine_that_changes_its_speed_leaves_the_ratios_alone():
     ratio = timing.paired_ratio(taken["theirs"], taken["ours"])
     assert ratio is not None
     assert (ratio.low, ratio.median, ratio.high) == pytest.approx((3.0, 3.0, 3.0))
+
+
+class Neighbour:
+    """Others on the cores of an invented machine, at work during every third sample or so."""
+
+    def __init__(self, machine, busy):
+        self.machine, self.busy, self.used, self.readings = machine, busy, 0.0, 0
+
+    def __call__(self):
+        self.readings += 1
+        if self.readings % 2 == 0 and self.busy(self.readings // 2):
+            self.used += 0.5 * timing._CORES  # of the second that a call takes
+        return self.used
+
+
+def test_a_sample_that_others_disturbed_is_taken_again():
+    machine = Machine(only=1.0)
+    neighbour = Neighbour(machine, lambda sample: sample % 3 == 1)
+    only = machine.measure(others=neighbour, seconds=4.5, rounds=1)["only"]
+    assert (len(only.taken), only.retaken, only.others) == (5, 3, 0.0)
+    assert machine.log.count("only") == 1 + 5 + 3
+
+
+def test_where_others_never_rest_patience_ends_and_the_record_says_so():
+    machine = Machine(only=1.0)
+    always = Neighbour(machine, lambda sample: True)
+    only = machine.measure(others=always, seconds=2.0, rounds=3, patience=4.0)["only"]
+    assert (len(only.taken), only.retaken, only.others) == (3, 8, 0.5)
+
+
+def test_what_the_account_of_the_system_cannot_tell_is_no_disturbance():
+    machine = Machine(short=0.001)
+    neighbour = Neighbour(machine, lambda sample: False)
+    jitter = iter([0.0, timing.ACCOUNT_SECONDS, 0.0, -timing.ACCOUNT_SECONDS] * 50)
+    short = machine.measure(others=lambda: neighbour() + next(jitter), seconds=1e-9)["short"]
+    assert (len(short.taken), short.retaken) == (3, 0)
+
+
+def test_a_system_without_such_an_account_repeats_nothing():
+    only = Machine(only=1.0).measure(others=lambda: None, seconds=2.0)["only"]
+    assert (len(only.taken), only.retaken, only.others) == (3, 0, None)
 
 
 # ---------------------------------------------------------------- Statistics
