@@ -40,8 +40,6 @@ from kernels import launch
 
 FORMAT = 1
 TREE = Path(__file__).parent / "results" / "tuning"
-# What a heuristic is asked for where no architecture is given: kernels are interpreted.
-_DEFAULT_ARCH = "sm_90"
 
 _override: contextvars.ContextVar[Mapping | None] = contextvars.ContextVar("override", default=None)
 _record: contextvars.ContextVar[dict | None] = contextvars.ContextVar("record", default=None)
@@ -73,6 +71,13 @@ def device() -> Device | None:
     if chosen.platform != "gpu" or capability is None:
         return None
     return Device(chosen.device_kind, "sm_" + "".join(capability.groups()))
+
+
+def architecture() -> str:
+    """The capability in force, or that of the device; ``sm_90`` where kernels are interpreted."""
+    capability = launch.target_capability()
+    here = device() if capability is None else None
+    return here.arch if here else f"sm_{capability or 90}"
 
 
 @dataclass(frozen=True)
@@ -158,18 +163,14 @@ class Tunable:
             return Choice(self.name, forced[self.name, key], "an override")
         if forced is not None and self.name in forced:
             return Choice(self.name, forced[self.name], "an override")
-        capability = launch.target_capability()
-        here = device() if capability is None else None
+        here = device() if launch.target_capability() is None else None
         if here is not None and forced is None:
             for whose, folder in (("your", user_folder()), ("the committed", TREE)):
                 path = folder / f"{here.slug}.json"
                 entry = entries(path, self).get(key)
                 if entry is not None:
                     return Choice(self.name, entry.config, f"{whose} table, {path}, {key!r}")
-        if here is not None:
-            arch = here.arch
-        else:
-            arch = _DEFAULT_ARCH if capability is None else f"sm_{capability}"
+        arch = architecture()
         return Choice(self.name, self.heuristic(arch=arch, **sizes), f"the heuristic for {arch}")
 
 

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from kernels.attention import checks, dropout
-from kernels.attention.convolved import convolved_keys
 from kernels.attention.operands import Operands
 from kernels.dispatch import Operation
 
@@ -107,48 +106,26 @@ def attention(
     Sources: Vaswani et al., "Attention is all you need", 2017; computed as in Dao,
     "FlashAttention-2", 2023; grouped heads Ainslie et al. 2023; soft cap Gemma Team 2024.
     """
-    checks.truth_values(is_causal=is_causal, return_residual=return_residual)
-    given = checks.of_batch(
-        {
-            "query": query,
-            "key": key,
-            "value": value,
-            "bias": bias,
-            "mask": mask,
-            "query_seq_lengths": query_seq_lengths,
-            "key_value_seq_lengths": key_value_seq_lengths,
-            "query_segment_ids": query_segment_ids,
-            "key_value_segment_ids": key_value_segment_ids,
-        }
-    )
-    rows, queries, heads, width = given["query"].shape
-    rate = checks.dropout_of(dropout_rate, dropout_key)
-    operands = Operands(
-        given["query"],
-        given["key"],
-        given["value"],
-        bias=given.get("bias"),
-        offset_bias=_by_offset(bias_fn, queries, given["key"].shape[1], heads),
-        mask=given.get("mask"),
-        query_lengths=_int32(given.get("query_seq_lengths")),
-        key_lengths=_int32(given.get("key_value_seq_lengths")),
-        query_segments=_int32(given.get("query_segment_ids")),
-        key_segments=_int32(given.get("key_value_segment_ids")),
-        dropout_seeds=dropout.seeds(dropout_key, rows, heads) if rate else None,
-    )
-    out, residual = _bind(
-        operands,
-        scale=checks.scale_of(scale, width),
-        causal=is_causal,
-        window=checks.window_of(local_window_size),
-        soft_cap=checks.soft_cap_of(logits_soft_cap),
-        dropout_rate=rate,
+    return _attend(
+        query,
+        key,
+        value,
+        bias,
+        mask,
+        scale=scale,
+        is_causal=is_causal,
+        query_seq_lengths=query_seq_lengths,
+        key_value_seq_lengths=key_value_seq_lengths,
+        local_window_size=local_window_size,
         implementation=implementation,
+        return_residual=return_residual,
+        query_segment_ids=query_segment_ids,
+        key_value_segment_ids=key_value_segment_ids,
+        logits_soft_cap=logits_soft_cap,
+        bias_fn=bias_fn,
+        dropout_rate=dropout_rate,
+        dropout_key=dropout_key,
     )
-    out = out.reshape(jnp.shape(query))
-    if not return_residual:
-        return out
-    return out, residual.astype(out.dtype).reshape(jnp.shape(query)[:-1])
 
 
 def relative_attention(
@@ -257,9 +234,6 @@ def conv_attention(
     *,
     is_causal: bool = False,
     implementation: str | None = None,
-    key_value_seq_lengths: Int[Array, " B"] | None = None,
-    query_segment_ids: Int[Array, "B T"] | None = None,
-    key_value_segment_ids: Int[Array, "B S"] | None = None,
     **options: Any,
 ) -> Float[Array, "*B T N H"] | Any:
     """Attention to keys that were filtered along the sequence, each channel on its own.
@@ -279,11 +253,8 @@ def conv_attention(
         bias: as in ``attention``.
         mask: as in ``attention``.
         is_causal: query t sees keys up to t, and these know nothing of later frames.
-        implementation: as in ``attention``; the filter is ``kernels.depthwise_conv1d``, and has no
-            cuDNN of its own.
-        key_value_seq_lengths: (B,).
-        query_segment_ids: (B, T).
-        key_value_segment_ids: (B, S).
+        implementation: as in ``attention``. Triton filters short sequences as it loads them; what
+            else there is, and the gradient, has them from ``kernels.depthwise_conv1d``.
         **options: the other keyword arguments of ``attention``.
 
     Returns:
@@ -302,39 +273,79 @@ def conv_attention(
     Sources: So et al., "Primer: searching for efficient transformers for language modeling", 2021
     (depthwise convolution of the projected keys), with the filters of Wu et al., 2019.
     """
-    checks.truth_values(is_causal=is_causal)
+    return _attend(
+        query, key, value, bias, mask, key_filter=key_filter, is_causal=is_causal,
+        implementation=implementation, **options,
+    )  # fmt: skip
+
+
+def _attend(
+    query: Any,
+    key: Any,
+    value: Any,
+    bias: Any,
+    mask: Any,
+    *,
+    key_filter: Any = None,
+    scale: float | None = None,
+    is_causal: bool = False,
+    query_seq_lengths: Any = None,
+    key_value_seq_lengths: Any = None,
+    local_window_size: int | tuple[int | None, int | None] | None = None,
+    implementation: str | None = None,
+    return_residual: bool = False,
+    query_segment_ids: Any = None,
+    key_value_segment_ids: Any = None,
+    logits_soft_cap: float | None = None,
+    bias_fn: BiasFunction | None = None,
+    dropout_rate: float = 0.0,
+    dropout_key: Any = None,
+) -> Any:
+    """``attention`` and ``conv_attention``."""
+    checks.truth_values(is_causal=is_causal, return_residual=return_residual)
     given = checks.of_batch(
         {
             "query": query,
             "key": key,
             "value": value,
             "key_filter": key_filter,
+            "bias": bias,
+            "mask": mask,
+            "query_seq_lengths": query_seq_lengths,
             "key_value_seq_lengths": key_value_seq_lengths,
             "query_segment_ids": query_segment_ids,
             "key_value_segment_ids": key_value_segment_ids,
         }
     )
-    filtered = convolved_keys(
+    rows, queries, heads, width = given["query"].shape
+    rate = checks.dropout_of(dropout_rate, dropout_key)
+    operands = Operands(
+        given["query"],
         given["key"],
-        given["key_filter"],
+        given["value"],
+        bias=given.get("bias"),
+        offset_bias=_by_offset(bias_fn, queries, given["key"].shape[1], heads),
+        mask=given.get("mask"),
+        query_lengths=_int32(given.get("query_seq_lengths")),
+        key_lengths=_int32(given.get("key_value_seq_lengths")),
+        query_segments=_int32(given.get("query_segment_ids")),
+        key_segments=_int32(given.get("key_value_segment_ids")),
+        dropout_seeds=dropout.seeds(dropout_key, rows, heads) if rate else None,
+        key_filter=_of_every_channel(given.get("key_filter"), given["key"]),
+    )
+    out, residual = _bind(
+        operands,
+        scale=checks.scale_of(scale, width),
         causal=is_causal,
-        lengths=given.get("key_value_seq_lengths"),
-        segments=given.get("key_value_segment_ids"),
-        implementation=None if implementation == "cudnn" else implementation,
-    )
-    return attention(
-        query,
-        filtered.reshape(jnp.shape(key)),
-        value,
-        bias,
-        mask,
-        is_causal=is_causal,
+        window=checks.window_of(local_window_size),
+        soft_cap=checks.soft_cap_of(logits_soft_cap),
+        dropout_rate=rate,
         implementation=implementation,
-        key_value_seq_lengths=key_value_seq_lengths,
-        query_segment_ids=query_segment_ids,
-        key_value_segment_ids=key_value_segment_ids,
-        **options,
     )
+    out = out.reshape(jnp.shape(query))
+    if not return_residual:
+        return out
+    return out, residual.astype(out.dtype).reshape(jnp.shape(query)[:-1])
 
 
 def _bind(operands: Operands, **options: Any) -> Any:
@@ -344,6 +355,15 @@ def _bind(operands: Operands, **options: Any) -> Any:
         wide = jnp.float64 if operands.query.dtype == jnp.float64 else jnp.float32
         return jnp.zeros_like(operands.query), jnp.full((rows, queries, heads), -jnp.inf, wide)
     return _operation(*operands, **options)
+
+
+def _of_every_channel(key_filter: Any, key: Any) -> Any:
+    """(W, K, H), (W, K, 1) or (W, K) -> (1, W, K, H)."""
+    if key_filter is None:
+        return None
+    if key_filter.ndim == 2:
+        key_filter = key_filter[:, :, None]
+    return jnp.broadcast_to(key_filter, (len(key_filter), *key.shape[2:]))[None]
 
 
 def _int32(array: Any) -> Any:

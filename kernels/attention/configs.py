@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from kernels.configurations import Tunable, bucket, round_up
+from kernels.configurations import Tunable, architecture, bucket, round_up
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,7 @@ _HALF: dict[str, dict[tuple[str, int], tuple[int, int, int, int]]] = {
         ("plain", 64): (128, 64, 4, 3), ("plain", 128): (128, 128, 8, 2),
         ("plain", 256): (64, 64, 8, 2),
         ("more", 64): (64, 64, 4, 2), ("more", 128): (64, 64, 8, 2), ("more", 256): (64, 32, 8, 2),
+        ("filtered", 64): (64, 32, 4, 2), ("filtered", 128): (64, 32, 8, 2),
         ("relative", 64): (64, 64, 8, 2), ("relative", 128): (32, 32, 8, 1),
     },
     "key_gradient": {
@@ -144,6 +145,23 @@ def relative_refusal(form: Any) -> str | None:
     return None
 
 
+def filters_inside(form: Any) -> bool:
+    """Whether the value is computed from keys that are filtered as tiles of them are loaded.
+
+    Each block of queries filters them again. For few blocks and taps that costs less than a pass
+    over the keys before (by arithmetic: it has not been measured). More taps or dimensions, or
+    anything else beside the products, would not fit into the registers.
+    """
+    fits = form.padded <= most_filtered(form.dtype, architecture())
+    short = form.queries <= 512 and form.taps <= 9
+    return form.extras == "filtered" and fits and short
+
+
+def most_filtered(dtype: str, arch: str) -> int:
+    """Up to how many dimensions of a head keys can be filtered without spilled registers."""
+    return 64 if dtype == "float32" or arch.startswith("sm_8") else 128
+
+
 def _tile(
     kernel: str,
     *,
@@ -160,7 +178,7 @@ def _tile(
         small = (16, 16, 4 if wide == 64 else 8, 1)
         chosen = small if extras == "relative" else _SINGLE.get((kernel, wide), small)
     else:
-        word = extras if extras in ("plain", "relative") else "more"
+        word = extras if extras in ("plain", "filtered", "relative") else "more"
         table = _HALF[kernel]
         chosen = table.get((word, wide)) or table.get(("more", wide)) or (16, 16, 8, 1)
         chosen = _BY_ARCHITECTURE.get((arch, kernel, word, wide), chosen)

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from kernels import launch
+from kernels.attention.convolved import after_filter
 from kernels.attention.operands import Operands
 from kernels.dispatch import Implementation
 from kernels.rows import of_rows
@@ -256,4 +257,4 @@ def _of_own_rows(slope: Any, operand: Any) -> Any:
     return jnp.sum(by_row, 1, dtype=jnp.float32).astype(operand.dtype)
 
 
-attention = Implementation(forward, gradient, refusal, saving=saving)
+attention = after_filter(Implementation(forward, gradient, refusal, saving=saving))

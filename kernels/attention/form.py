@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from kernels.attention import dropout
-from kernels.attention.operands import Operands
+from kernels.attention.operands import Operands, taps_before
 from kernels.configurations import round_up
 
 _LOG2_E = math.log2(math.e)
@@ -36,6 +36,7 @@ class Rows:
     query_segments: int = 0
     key_segments: int = 0
     dropout_seeds: int = 0
+    key_filter: int = 0
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,8 @@ class Form:
         cap: soft cap of the scores, or ``None``.
         threshold: a random word below it drops a probability.
         keep: the probability of being kept.
+        taps: of the filter that keys pass through, 0 without one.
+        before: how many of them come before the key.
     """
 
     rows: int
@@ -89,6 +92,8 @@ class Form:
     cap: float | None = None
     threshold: int = 0
     keep: float = 1.0
+    taps: int = 0
+    before: int = 0
 
     @property
     def heads(self) -> int:
@@ -190,7 +195,9 @@ class Form:
         if self.per.position_key:
             return "relative"
         more = self.per.bias or self.per.offset_bias or self.per.mask or self.per.query_segments
-        return "biased" if more or self.per.dropout_seeds or self.cap is not None else "plain"
+        if more or self.per.dropout_seeds or self.cap is not None:
+            return "biased"
+        return "filtered" if self.taps else "plain"
 
 
 def describe(
@@ -213,6 +220,7 @@ def describe(
     if causal:
         right = 0 if right is None else min(right, 0)
     drops = given.dropout_seeds is not None
+    taps = 0 if given.key_filter is None else given.key_filter.shape[1]
     return Form(
         rows=rows,
         queries=queries,
@@ -231,6 +239,8 @@ def describe(
         cap=None if soft_cap is None else float(soft_cap),
         threshold=dropout.threshold(dropout_rate) if drops else 0,
         keep=1.0 - dropout_rate if drops else 1.0,
+        taps=taps,
+        before=taps_before(taps, causal) if taps else 0,
     )
 
 

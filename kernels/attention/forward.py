@@ -16,6 +16,7 @@ from kernels.attention.tile import (
     extras_of,
     kept,
     lengths_of,
+    load_keys,
     load_rows,
     logits,
     span,
@@ -25,13 +26,14 @@ from kernels.attention.tile import (
 
 @triton.jit
 def _attend(
-    total, weight, highest, q, pq, key, value, extras, t0, low, high, queries, keys,
+    total, weight, highest, q, pq, of_keys, extras, t0, low, high, queries, keys,
     F: tl.constexpr, EDGE: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """Go through the keys from ``low`` to ``high``; without EDGE all of them are seen by all."""
     P: tl.constexpr = F.padded
+    key, key_filter, value = of_keys
     for s0 in tl.range(low, high, BN):
-        k = load_rows(key, s0, keys, F.key_stride, F.width, EDGE, BN, P)
+        k = load_keys(key, key_filter, s0, keys, F, EDGE, BN)
         x = tl.dot(q, tl.trans(k), input_precision="ieee")
         x, _ = logits(x, pq, extras, t0, s0, queries, keys, F, EDGE, False, BM, BN, WIDE)
         new = tl.maximum(highest, tl.max(x, 1) * F.unit)
@@ -52,7 +54,7 @@ def _attend(
 @triton.jit
 def forward(
     query, key, value, bias, offset_bias, position_query, position_key, mask, query_lengths,
-    key_lengths, query_segments, key_segments, seeds, out, residual, log_sums, factors,
+    key_lengths, query_segments, key_segments, seeds, key_filter, out, residual, log_sums, factors,
     F: tl.constexpr, SAVE: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """Softmax(scores) value, and the natural logarithm of the softmax's denominator.
@@ -76,6 +78,8 @@ def forward(
     of_head = row * F.queries * F.query_stride + head * F.width
     of_key = head // F.group * F.width
     key += (row // F.per.key) * F.keys * F.key_stride + of_key
+    if F.taps:
+        key_filter += (row // F.per.key_filter) * F.taps * F.key_stride + of_key
     value += (row // F.per.value) * F.keys * F.key_stride + of_key
     q = load_rows(query + of_head, t0, queries, F.query_stride, F.width, True, BM, P)
     pq = q
@@ -84,19 +88,20 @@ def forward(
     total = tl.zeros((BM, P), tl.float32)
     weight = tl.zeros((BM,), tl.float32)
     highest = tl.full((BM,), float("-inf"), tl.float32)
+    of_keys = (key, key_filter, value)
     low, full_low, full_high, high = span(t0, queries, keys, F.left, F.right, BM, BN)
     if F.left is not None:
         total, weight, highest = _attend(
-            total, weight, highest, q, pq, key, value, extras, t0, low, tl.minimum(full_low, high),
+            total, weight, highest, q, pq, of_keys, extras, t0, low, tl.minimum(full_low, high),
             queries, keys, F, True, BM, BN, WIDE,
         )  # fmt: skip
     total, weight, highest = _attend(
-        total, weight, highest, q, pq, key, value, extras, t0, full_low, full_high, queries, keys,
+        total, weight, highest, q, pq, of_keys, extras, t0, full_low, full_high, queries, keys,
         F, False, BM, BN, WIDE,
     )  # fmt: skip
     if F.right is not None or F.per.key_lengths or F.keys % BN:
         total, weight, highest = _attend(
-            total, weight, highest, q, pq, key, value, extras, t0, tl.maximum(full_low, full_high),
+            total, weight, highest, q, pq, of_keys, extras, t0, tl.maximum(full_low, full_high),
             high, queries, keys, F, True, BM, BN, WIDE,
         )  # fmt: skip
     t = t0 + tl.arange(0, BM)

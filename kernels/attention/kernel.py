@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from kernels import launch
 from kernels.attention import backward, bias_gradient, configs, partition
+from kernels.attention.convolved import after_filter
 from kernels.attention.form import Form, describe
 from kernels.attention.forward import forward as forward_kernel
 from kernels.attention.operands import Operands
@@ -57,6 +58,7 @@ def _attend(given, static, *, save):
         results = launch.kernel_call(
             forward_kernel,
             *_pointers(given),
+            given.query if given.key_filter is None else given.key_filter,
             out=(
                 jax.ShapeDtypeStruct(given.query.shape, given.query.dtype),
                 per_query, saved, saved,
@@ -249,8 +251,10 @@ def _operands(names: Sequence[str], arrays: Sequence[Any]) -> Operands:
 
 
 def _pointers(given: Operands) -> list[Any]:
-    """All parameters of a kernel; one that is not there is never read."""
-    return [given.query if array is None else array for array in given]
+    """What every kernel takes, all operands but the filter; one not there is never read."""
+    return [given.query if array is None else array for array in given._replace(key_filter=None)][
+        :-1
+    ]
 
 
 def _tile(form: Form, config: Any) -> dict[str, Any]:
@@ -307,4 +311,7 @@ def _tuning(*operands, **static):
     return Choices(tunable.choose(**sizes) for tunable in configs.launched(form))
 
 
-attention = Implementation(_forward, _gradient, refusal=_refusal, tuning=_tuning, saving=_saving)
+attention = after_filter(
+    Implementation(_forward, _gradient, refusal=_refusal, tuning=_tuning, saving=_saving),
+    fuses=lambda given, **static: configs.filters_inside(describe(given, **static)),
+)

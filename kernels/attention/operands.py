@@ -32,6 +32,9 @@ class Operands(NamedTuple):
         query_segments: (b, T), int32; present exactly where ``key_segments`` is.
         key_segments: (b, S), int32.
         dropout_seeds: (B, N, 2), uint32; see ``kernels.attention.dropout``.
+        key_filter: (b, W, K, H) in the dtype of the key. Where there is one, a key s stands for
+            the sum over taps j of key[s + j - before] key_filter[j], as far as these are keys of
+            the same sequence; ``taps_before`` says how many come before.
     """
 
     query: Any
@@ -47,6 +50,7 @@ class Operands(NamedTuple):
     query_segments: Any = None
     key_segments: Any = None
     dropout_seeds: Any = None
+    key_filter: Any = None
 
 
 # What has a gradient; the others are integers or truth values.
@@ -58,4 +62,10 @@ DIFFERENTIABLE = (
     "offset_bias",
     "position_query",
     "position_key",
+    "key_filter",
 )
+
+
+def taps_before(taps: int, causal: bool) -> int:
+    """How many keys before its own a filter reaches: all of them where none may come after."""
+    return taps - 1 if causal else (taps - 1) // 2

@@ -5,7 +5,7 @@ axes, so that a device has the key heads that its query heads use. And a gradien
 axis that is cut is summed over the devices, as a product's would be.
 
 Axes of the rule: b rows, t queries, s keys, k key heads, g query heads of each, h dimensions, o
-offsets; what serves all of an axis has a name of its own there.
+offsets, j taps of a filter; what serves all of an axis has a name of its own there.
 """
 
 import functools
@@ -51,6 +51,8 @@ def axes_of(given: Operands) -> dict[str, tuple[str, ...]]:
             rest = ("o", "k", "g", "h")
         elif operand == "dropout_seeds":
             rest = ("k", "g", "w")
+        elif operand == "key_filter":
+            rest = ("j", "k", "h")
         else:
             rest = {"query_segments": ("t",), "key_segments": ("s",)}.get(operand, ())
         found[operand] = (row, *rest)

@@ -16,8 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kernels.attention import dropout
-from kernels.attention.operands import Operands
-from kernels.convolution import reference as convolution
+from kernels.attention.operands import Operands, taps_before
 
 
 def attention(
@@ -39,6 +38,7 @@ def attention(
     bias_fn=None,
     dropout_rate=0.0,
     dropout_key=None,
+    key_filter=None,
 ):
     """softmax(query key' scale + bias) value over the keys that each query sees."""
     rows, queries, heads, width = query.shape
@@ -59,6 +59,7 @@ def attention(
         query_segments=query_segment_ids,
         key_segments=key_value_segment_ids,
         dropout_seeds=seeds if dropout_rate else None,
+        key_filter=None if key_filter is None else key_filter[None],
     )
     if isinstance(local_window_size, int):
         local_window_size = (local_window_size, local_window_size)
@@ -108,27 +109,17 @@ def relative_attention(
     )[0]
 
 
-def conv_attention(
-    query, key, value, key_filter, bias=None, mask=None, *, is_causal=False,
-    key_value_seq_lengths=None, **options,
-):  # fmt: skip
+def conv_attention(query, key, value, key_filter, bias=None, mask=None, **options):
     """Attention to keys that passed through ``key_filter``, a depthwise filter along the keys."""
-    rows, keys, heads, width = key.shape
-    taps = jnp.broadcast_to(_of_rank_behind(key_filter, 3), (len(key_filter), heads, width))
-    filtered = convolution.depthwise_conv1d(
-        key.reshape(rows, keys, heads * width),
-        taps.reshape(len(taps), heads * width),
-        padding="CAUSAL" if is_causal else "SAME",
-        lengths=key_value_seq_lengths,
-    )
-    return attention(
-        query, filtered.reshape(key.shape), value, bias, mask, is_causal=is_causal,
-        key_value_seq_lengths=key_value_seq_lengths, **options,
-    )  # fmt: skip
+    full = (len(key_filter), *key.shape[2:])
+    full = jnp.broadcast_to(_of_rank_behind(key_filter, 3), full)
+    return attention(query, key, value, bias, mask, key_filter=full, **options)
 
 
 def definition(given: Operands, *, scale, causal, window, soft_cap, dropout_rate):
     """Output (B, T, N, H) and residual (B, T, N), from operands of B rows or one."""
+    if given.key_filter is not None:
+        given = given._replace(key=filtered_keys(given, causal), key_filter=None)
     dtype = given.query.dtype
     rows, queries, heads, width = given.query.shape
     keys, key_heads = given.key.shape[1:3]
@@ -160,6 +151,25 @@ def definition(given: Operands, *, scale, causal, window, soft_cap, dropout_rate
     out = _product("bkgts,bskh->btkgh", probabilities.reshape(by_group.shape).astype(dtype), value)
     out = out.reshape(given.query.shape).astype(dtype)
     return out, residual.transpose(0, 2, 1)
+
+
+def filtered_keys(given: Operands, causal: bool) -> jax.Array:
+    """(b, S, K, H): each key the sum of its neighbours in the same sequence, times the filter."""
+    taps, keys = given.key_filter.shape[1], given.key.shape[1]
+    wide = _wide(given.key.dtype)
+    s = jnp.arange(keys, dtype=jnp.int32)
+    total: Any = 0
+    for tap in range(taps):
+        source = s + (tap - taps_before(taps, causal))
+        clipped = jnp.clip(source, 0, keys - 1)
+        counts = ((source >= 0) & (source < keys))[None]
+        if given.key_segments is not None:
+            counts &= given.key_segments[:, clipped] == given.key_segments
+        if given.key_lengths is not None:
+            counts &= jnp.maximum(source, s)[None] < given.key_lengths[:, None]
+        frames = _where(counts[..., None, None], given.key[:, clipped].astype(wide))
+        total += frames * given.key_filter[:, tap].astype(wide)[:, None]
+    return total.astype(given.key.dtype)
 
 
 def visible(given: Operands, causal: bool, window: Any) -> jax.Array:

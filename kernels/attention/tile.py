@@ -45,6 +45,30 @@ def load_rows(
 
 
 @triton.jit
+def load_keys(
+    key, key_filter, first, end, F: tl.constexpr, CHECK: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """(BLOCK, padded dimensions) of keys, filtered along the sequence where there is a filter."""
+    P: tl.constexpr = F.padded
+    if not F.taps:
+        tile = load_rows(key, first, end, F.key_stride, F.width, CHECK, BLOCK, P)
+    else:
+        s = first + tl.arange(0, BLOCK)
+        h = tl.arange(0, P)
+        total = tl.zeros((BLOCK, P), tl.float32)
+        TAPS: tl.constexpr = F.taps
+        for j in tl.static_range(TAPS):
+            source = s + (j - F.before)
+            counts = (source >= 0) & (source < end)
+            places = key + (source[:, None] * F.key_stride + h[None, :])
+            rows = tl.load(places, mask=counts[:, None] & (h < F.width)[None, :], other=0.0)
+            tap = tl.load(key_filter + j * F.key_stride + h, mask=h < F.width, other=0.0)
+            total += rows.to(tl.float32) * tap.to(tl.float32)[None, :]
+        tile = total.to(key.dtype.element_ty)
+    return tile
+
+
+@triton.jit
 def store_rows(
     pointer, tile, first, end, STRIDE: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr,
     PADDED: tl.constexpr,

@@ -51,12 +51,16 @@ _COMPILED = (
     + [(tunable, "plain", 64, "float32") for tunable in (configs.FORWARD, *_GRADIENTS)]
     + [(tunable, "biased", 64, "float32") for tunable in configs.TUNABLES[3:5]]
     + [(configs.FORWARD, "plain", 64, "float16")]
+    + [(configs.FORWARD, "filtered", 64, dtype) for dtype in ("bfloat16", "float32")]
+    + [(configs.FORWARD, "filtered", 128, "bfloat16")]
 )
 
 
 def compiled_variants(arch: str) -> Iterator[Variant]:
     """What the static report compiles: by the heuristic, and each configuration in a table."""
     for tunable, extras, width, dtype in _COMPILED:
+        if extras == "filtered" and width > configs.most_filtered(dtype, arch):
+            continue
         sizes = {**_BATCH, "width": width, "dtype": dtype, "extras": extras}
         config = tunable.heuristic(arch=arch, **sizes)
         yield variant(tunable, sizes, config, f"{extras}_{width}/{dtype}")
@@ -82,6 +86,8 @@ def form_of(
         bias = bias or not offsets
     if extras == "dropout":
         per["dropout_seeds"] = 1
+    if extras == "filtered":
+        per = {"key_filter": rows, "key_lengths": 1}
     if bias:
         per["bias"] = rows
     if offsets:
@@ -95,6 +101,8 @@ def form_of(
         offset_heads=heads if offsets else 1,
         threshold=2**28 if "dropout_seeds" in per else 0,
         keep=0.9375 if "dropout_seeds" in per else 1.0,
+        taps=9 if "key_filter" in per else 0,
+        before=8 if "key_filter" in per else 0,
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
+from kernels.attention.convolved import after_filter
 from kernels.attention.operands import Operands
 from kernels.attention.xla_backward import Backward
 from kernels.attention.xla_blocks import Plan
@@ -129,4 +130,4 @@ def merged(a: Softmax, b: Softmax) -> Softmax:
     )
 
 
-attention = Implementation(forward, gradient, saving=saving)
+attention = after_filter(Implementation(forward, gradient, saving=saving), "xla")
