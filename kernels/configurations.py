@@ -27,12 +27,11 @@ import json
 import os
 import re
 import tempfile
-import typing
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn, get_type_hints
 
 import jax
 
@@ -240,7 +239,7 @@ def user_folder() -> Path:
     return Path(os.environ.get("TRELLIS_TUNING") or os.path.expanduser("~/.cache/trellis/tuning"))
 
 
-def _refuse(path: Path, what: str) -> typing.NoReturn:
+def _refuse(path: Path, what: str) -> NoReturn:
     raise ValueError(
         f"{path} is not a table of configurations: {what}. Delete it, or make it again with "
         "python -m kernels.tune"
@@ -321,7 +320,7 @@ def entries(path: Path, tunable: Tunable) -> Mapping[str, Entry]:
         )
         return {}
     found = {}
-    types = typing.get_type_hints(tunable.config)
+    types = get_type_hints(tunable.config)
     for key, entry in section["entries"].items():
         where = f"the configuration of {tunable.name} for {key!r}"
         _check(path, entry["config"], where, **{name: types[name] for name in _fields(tunable)})

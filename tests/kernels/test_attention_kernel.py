@@ -206,6 +206,29 @@ def test_only_what_is_wanted_is_launched():
 
 
 @pytest.mark.parametrize(
+    ("inside", "change"),
+    [
+        (True, {}),
+        (True, {"causal": True, "key_lengths": (1,)}),
+        (False, {"queries": 513}),
+        (False, {"taps": 10}),
+        (False, {"width": 65}),
+        (False, {"bias": (1, 1, 1, 4)}),
+    ],
+)
+def test_keys_are_filtered_inside_where_that_fits(inside, change):
+    """In one launch instead of two, and never for the gradient, which needs them whole."""
+    sizes = {"queries": 512, "width": 64, "taps": 9} | change
+    queries, width, taps = (sizes.pop(name) for name in ("queries", "width", "taps"))
+    case = Case(1, queries, 4, width=width, key_filter=(1, taps, 1, width), **sizes)
+    value = functools.partial(kernel.attention.forward, **case.static)
+    text = str(jax.make_jaxpr(value)(*case.operands))
+    assert ("depthwise_conv1d" in text) != inside
+    everything = str(jax.make_jaxpr(case.function())(case.operands, case.cotangents))
+    assert "depthwise_conv1d_gradient" in everything
+
+
+@pytest.mark.parametrize(
     "wanted", ["position_query", *(pytest.param(n, marks=slow) for n in ("key", "value", "query"))]
 )
 def test_one_gradient_alone_is_the_same(wanted):

@@ -249,3 +249,29 @@ def test_a_causal_filter_knows_nothing_of_later_keys():
         slope = np.asarray(jax.grad(at)(k, t))
         assert not slope[:, t + 1 :].any()
         assert t == 0 or slope[:, t].any()
+
+
+def test_the_gradient_filters_keys_again_instead_of_keeping_them():
+    q, k, v = inputs()
+    taps = normal(3, 3, N, H)
+    out, pullback = jax.vjp(kernels.conv_attention, q, k, v, taps)
+    kept = [np.asarray(array) for array in jax.tree.leaves(pullback)]
+    keys = np.asarray(filtered(k, taps, 1))
+    assert any(array.shape == k.shape and np.allclose(array, k) for array in kept)
+    assert not any(array.shape == keys.shape and np.allclose(array, keys) for array in kept)
+    expected = jax.vjp(lambda k, w: kernels.attention(q, filtered_by_jax(k, w), v), k, taps)[1](out)
+    for found, slope in zip(pullback(out)[1::2], expected, strict=True):
+        close(found, slope)
+
+
+def filtered_by_jax(k, taps):
+    padded = jnp.pad(k, ((0, 0), (1, 1), (0, 0), (0, 0)))
+    return sum(padded[:, w : w + T] * taps[w][None, None] for w in range(3))
+
+
+def test_filters_may_be_mapped_over():
+    q, k, v = inputs()
+    taps = normal(3, 5, 3, N, H)
+    found = jax.vmap(kernels.conv_attention, (None, None, None, 0))(q, k, v, taps)
+    each = [kernels.conv_attention(q, k, v, one) for one in taps]
+    close(found, jnp.stack([jnp.asarray(one) for one in each]))
