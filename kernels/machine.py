@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -107,8 +108,7 @@ def seconds_of_others() -> float | None:
         return None
     user, nice, system, _idle, _waiting, *rest = map(int, ticks)
     busy = (user + nice + system + sum(rest)) / os.sysconf("SC_CLK_TCK")
-    own = os.times()
-    return busy - own.user - own.system
+    return busy - time.process_time()
 
 
 # Of a copy in bytes, of a product the side; past the caches, and long against a launch.

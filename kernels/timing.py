@@ -18,12 +18,12 @@ import jax
 import numpy as np
 from jax.profiler import ProfileData
 
-SAMPLE_SECONDS = 5e-3  # a sample is repeated calls of at least this long in all
+SAMPLE_SECONDS = 2e-2  # a sample is repeated calls of at least this long in all
 MAX_REPEATS = 100
 SETTLE_SECONDS = 0.1  # calls shorter than this are first made once untimed, before every sample
 LONG = 1.0  # a call that took so many seconds is timed without a trial
 DISTURBED = 0.1  # of the cores: a sample during which others used more is taken again
-ACCOUNT_SECONDS = 0.02  # by which the system's account of their use may be wrong
+ACCOUNT_SECONDS = 0.01  # a tick of the system's account of their use
 _CORES = os.cpu_count() or 1
 
 
@@ -260,7 +260,7 @@ def interleave(
             used = None if before is None or after is None else max(0.0, after - before)
             allowed = max(DISTURBED * _CORES * passed, ACCOUNT_SECONDS)
             patient = mine.wasted < budget.patience * budget.seconds
-            if used is None or used <= allowed or not patient:
+            if used is None or used <= allowed + 1e-6 or not patient:
                 mine.joined += 1
                 mine.spent += passed
                 mine.others = None if used is None or mine.others is None else mine.others + used

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import signal
 
 import jax
 import pytest
@@ -45,6 +46,9 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["JAX_PLATFORMS"] = "cpu"
     os.environ["TRELLIS_RUNS"] = os.devnull  # notebooks must not depend on a person's own runs
     _keep_compiled_programs(config)
+    # A shell lets what it runs in the background ignore this signal, which tests send.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:

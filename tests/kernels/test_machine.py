@@ -1,7 +1,5 @@
 """What a measurement says of the machine, and the ceilings it is held against."""
 
-from types import SimpleNamespace
-
 import pytest
 
 from kernels import machine
@@ -43,7 +41,7 @@ def test_one_sample_that_lost_part_of_the_work_does_not_set_the_ceiling():
 def test_the_work_of_others_is_what_is_left_of_all_work(monkeypatch):
     # user nice system idle iowait irq softirq steal, and guests, who are users already
     monkeypatch.setattr(machine.Path, "read_text", lambda *_, **__: "cpu  100 20 50 900 7 3 1 40 9")
-    monkeypatch.setattr(machine.os, "times", lambda: SimpleNamespace(user=0.5, system=0.25))
+    monkeypatch.setattr(machine.time, "process_time", lambda: 0.75)
     monkeypatch.setattr(machine.os, "sysconf", {"SC_CLK_TCK": 100}.__getitem__)
     assert machine.seconds_of_others() == pytest.approx(2.14 - 0.75)
 
