@@ -154,8 +154,9 @@ def test_no_buffer_of_all_scores(more, launches):
 # ---------------------------------------------------------------------- Several devices
 
 
+@slow  # what is always tested of it is in test_sharding.py
 @without_plugin
-@pytest.mark.parametrize("key_heads", [pytest.param(4, marks=slow), 1])
+@pytest.mark.parametrize("key_heads", [4, 1])
 def test_devices_share_rows_and_heads_without_gathering(key_heads):
     """Rows over two, heads over four; what devices send each other is gradients they share."""
     process = subprocess.run(
