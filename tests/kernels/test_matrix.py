@@ -95,7 +95,7 @@ def mapped_cells(*, each=True):
             choices["some in others"] = (set(names[::2]), set(names[1::2]))
         for label, levels in choices.items():
             # Operands are folded in the same way for all implementations.
-            again = label in names and cell.implementation == "triton"
+            again = label != "all" and cell.implementation == "triton"
             marks = [*parameter.marks, *([pytest.mark.slow] if again else [])]
             found.append(pytest.param(cell, levels, marks=marks, id=f"{parameter.id}-{label}"))
     return found
@@ -137,7 +137,8 @@ def bitwise_cells(*, full):
         found = matrix.awkward_cases(operation, family)
         return [case for case in found if (case.name, case.dtype) == (family.low[0], "float32")]
 
-    return matrix.cells(first_low) + (matrix.cells(matrix.full_cases, on_gpu=True) if full else [])
+    found = matrix.cells(first_low, costly=True)
+    return found + (matrix.cells(matrix.full_cases, on_gpu=True) if full else [])
 
 
 @pytest.mark.parametrize("cell", bitwise_cells(full=True))

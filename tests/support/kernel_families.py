@@ -178,8 +178,12 @@ FAMILIES = {
         long=(
             "long_64",
             "long_128",
+            "long_128_causal",
             "pairs_2048",
+            "pairs_512",
             "decode_4096",
+            "grouped_2048",
+            "cross_96",
             "capped_256",
             "distance_1024",
             "vit_197",
@@ -218,7 +222,7 @@ FAMILIES = {
     ),
     "relative_attention": Family(
         cut=_RELATIVE_CUT,
-        long=("parakeet_250", "conformer_500", "tiny_conformer_100"),
+        long=("parakeet_250", "conformer_500", "transformer_xl_1024", "tiny_conformer_100"),
         awkward={
             "one_query": Attention(1, 1, 2, 5, keys=2, relative=True),
             "prime": Attention(2, 17, 2, 7, mask="bt", lengths=True, relative=True),
@@ -233,7 +237,7 @@ FAMILIES = {
     ),
     "conv_attention": Family(
         cut=_CONV_CUT,
-        long=("tiny_primer_128_w3",),
+        long=("primer_512_w3", "tiny_primer_128_w3"),
         awkward={
             "one_query": Attention(1, 1, 2, 5, keys=2, taps=1),
             "prime": Attention(2, 7, 2, 5, keys=13, key_heads=1, lengths=True, taps=4),

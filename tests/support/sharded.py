@@ -102,7 +102,8 @@ def check_values(
         found = jax.block_until_ready(compiled(*operands))
         for name, array in alone.items():
             error = problems.error(found[name], np.asarray(array, np.float64))
-            assert error < 2e-6, f"{way.__name__}: {name} differs by {error:.1e}"
+            # Second derivatives are sums of terms that nearly cancel.
+            assert error < (2e-6 if what == "gradients" else 1e-5), f"{way.__name__}: {name} differs by {error:.1e}"
 
 
 def check_moves(cell: matrix.Cell, what: str, hlo: str) -> None:
