@@ -103,7 +103,8 @@ def check_values(
         for name, array in alone.items():
             error = problems.error(found[name], np.asarray(array, np.float64))
             # Second derivatives are sums of terms that nearly cancel.
-            assert error < (2e-6 if what == "gradients" else 1e-5), f"{way.__name__}: {name} differs by {error:.1e}"
+            allowed = 2e-6 if what == "gradients" else 1e-5
+            assert error < allowed, f"{way.__name__}: {name} differs by {error:.1e}"
 
 
 def check_moves(cell: matrix.Cell, what: str, hlo: str) -> None:
