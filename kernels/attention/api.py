@@ -4,6 +4,7 @@ Axes: B batch, T queries, S keys, N heads, K key heads (N is a multiple of K), H
 head, W width of a filter, R = T + S - 1 offsets between a key and a query.
 """
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -262,6 +263,7 @@ def conv_attention(
 
     Raises:
         ValueError: an argument that does not fit the others.
+        TypeError: an option that ``attention`` has not.
         NotImplementedError: ``implementation`` cannot compute this, with the reason.
 
     Example:
@@ -273,6 +275,11 @@ def conv_attention(
     Sources: So et al., "Primer: searching for efficient transformers for language modeling", 2021
     (depthwise convolution of the projected keys), with the filters of Wu et al., 2019.
     """
+    unknown = options.keys() - inspect.signature(attention).parameters.keys()
+    if unknown:
+        raise TypeError(
+            f"conv_attention takes the keyword arguments of attention; received {sorted(unknown)}."
+        )
     return _attend(
         query, key, value, bias, mask, key_filter=key_filter, is_causal=is_causal,
         implementation=implementation, **options,

@@ -108,6 +108,8 @@ def test_relative_positions_and_filters():
             operation=relative)  # fmt: skip
     for wrong in (jnp.ones((3, N, H)), jnp.ones((0, K)), jnp.ones(3), jnp.ones((3, K, 2))):
         refused("and key_filter does not", Q, KEY, KEY, wrong, operation=kernels.conv_attention)
+    with pytest.raises(TypeError, match=r"conv_attention takes .* received \['scales'\]"):
+        kernels.conv_attention(Q, KEY, KEY, jnp.ones((3, K)), scales=2.0)
 
 
 @pytest.mark.parametrize(
