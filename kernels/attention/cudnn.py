@@ -19,7 +19,9 @@ import jax
 import jax.numpy as jnp
 
 from kernels import launch
+from kernels.attention import configs
 from kernels.attention.convolved import after_filter
+from kernels.attention.form import describe
 from kernels.attention.operands import Operands
 from kernels.dispatch import Implementation
 from kernels.rows import of_rows
@@ -59,7 +61,6 @@ class Plan(NamedTuple):
 
 def refusal(*operands, scale, causal, window, soft_cap, dropout_rate) -> str | None:
     """Why cuDNN cannot compute this, or should not; ``None`` when it is the one to take."""
-    del scale, dropout_rate
     given = Operands(*operands)
     if str(given.query.dtype) not in ("bfloat16", "float16"):
         return f"cuDNN's attention takes bfloat16 and float16; {given.query.dtype} was given"
@@ -68,6 +69,11 @@ def refusal(*operands, scale, causal, window, soft_cap, dropout_rate) -> str | N
             return f"cuDNN's attention has no place for {_NAMES[name]} that Triton has"
     if soft_cap is not None:
         return "cuDNN's attention has no soft cap"
+    form = describe(
+        given, scale=scale, causal=causal, window=window, soft_cap=None, dropout_rate=dropout_rate
+    )
+    if configs.filters_inside(form):
+        return "cuDNN's attention needs a pass over the keys before, which Triton can do without"
     queries, keys = given.query.shape[1], given.key.shape[1]
     causal, left = _order(causal, window)
     if left is not None and not causal:

@@ -23,6 +23,7 @@ TAKEN = [
     {"query_lengths": (2,), "key_lengths": (2,)},
     {"key_lengths": (1,), "causal": True},
     {"keys": 17},
+    {"key_filter": (1, 3, 2, 64), "queries": 513},
 ]
 
 
@@ -58,6 +59,7 @@ def test_what_is_taken(call):
         ({"query_segments": (2, 16), "key_segments": (2, 16)}, "no place for segments"),
         ({"position_query": (2, 16, 4, 64), "position_key": (1, 31, 4, 64)}, "relative positions"),
         ({"dropout_seeds": (2, 4, 2), "dropout_rate": 0.1}, "dropout"),
+        ({"key_filter": (1, 3, 2, 64)}, "a pass over the keys before"),
         ({"soft_cap": 5.0}, "no soft cap"),
         ({"window": (2, 2)}, "windows end at the query"),
         ({"window": (2, None)}, "windows end at the query"),
