@@ -252,16 +252,27 @@ def header(records: Sequence[Record]) -> list[str]:
 
 
 def to_markdown(records: Sequence[Record]) -> str:
-    """The records of a file as one table: times of ours, and how many times as long peers took.
+    """A table for each operation: times of ours, and how many times as long peers took.
 
     Returns:
         Markdown, with a newline at the end.
     """
+    tables = [
+        _table([record for record in records if record["operation"] == operation])
+        for operation in dict.fromkeys(record["operation"] for record in records)
+    ]
+    devices = dict.fromkeys(f"{r['device']}, {r['clock']} clock" for r in records)
+    return "\n\n".join(["\n".join(devices), *tables]) + "\n"
+
+
+def _table(records: Sequence[Record]) -> str:
+    """Of one operation; peers of which nothing is known but that they are not here are left out."""
     rows: dict[tuple, dict[str, Record]] = {}
     for group, members in groups(records).items():
         for record in members:
             rows.setdefault((*group, record["shape"]), {})[record["contestant"]] = record
-    peers = list(dict.fromkeys(r["contestant"] for r in records if not r["ours"]))
+    there = (r for r in records if not r["ours"] and r["status"] != "not timed")
+    peers = list(dict.fromkeys(record["contestant"] for record in there))
     columns = ["operation, shape", "dtype", "pass", "ours", *(f"{peer}, × ours" for peer in peers)]
     lines = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
     for (operation, dtype, which, _, _, shape), found in rows.items():
@@ -269,8 +280,7 @@ def to_markdown(records: Sequence[Record]) -> str:
         texts = [f"{operation}, {shape}", dtype, PASSES[which], _time(ours)]
         texts += [_times_ours(found.get(peer)) for peer in peers]
         lines.append(f"| {' | '.join(texts)} |")
-    devices = dict.fromkeys(f"{r['device']}, {r['clock']} clock" for r in records)
-    return "\n".join([*devices, "", *lines]) + "\n"
+    return "\n".join(lines)
 
 
 def _time(record: Record | None) -> str:
