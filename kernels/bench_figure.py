@@ -15,10 +15,10 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from kernels.bench_report import PASSES, Record, RecordError, digits, groups
 
 _INK, _QUIET, _RULE, _FAINT = "#22262b", "#6b7178", "#b9bec3", "#e9ebed"
-# Okabe and Ito's colours; ours first.
+# Okabe and Ito's colours, and a brown; ours first.
 _OURS = ("#0072B2", "#56B4E9", "#004060", "#8FC1E0")
-_PEERS = ("#D55E00", "#009E73", "#CC79A7", "#E69F00", "#4D4D4D")
-_OUR_MARKS, _PEER_MARKS = "oPDX", "^sv<>"
+_PEERS = ("#D55E00", "#009E73", "#CC79A7", "#E69F00", "#4D4D4D", "#8C6D1F")
+_OUR_MARKS, _PEER_MARKS = "oPDX", "^sv<>d"
 _STYLE = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
@@ -97,10 +97,11 @@ def _row(group: tuple) -> tuple:
 
 
 def _inks(records: Sequence[Record]) -> dict[str, dict[str, Any]]:
-    """Colour and marker of each contestant: ours filled, peers hollow."""
+    """Colour and marker of each contestant that was timed: ours filled, peers hollow."""
     found: dict[str, dict[str, Any]] = {}
     for ours, colours, marks in ((True, _OURS, _OUR_MARKS), (False, _PEERS, _PEER_MARKS)):
-        names = dict.fromkeys(r["contestant"] for r in records if r["ours"] == ours)
+        timed = (r for r in records if r["ours"] == ours and r["status"] == "timed")
+        names = dict.fromkeys(record["contestant"] for record in timed)
         for i, name in enumerate(names):
             colour = colours[i % len(colours)]
             found[name] = {
