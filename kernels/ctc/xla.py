@@ -5,9 +5,9 @@ segment of frames the exponents go first, by maxima and sums of integers; mantis
 linear recursion whose coefficients are powers of two. The backward pass is its adjoint, and
 recomputes one segment at a time. It writes posteriors over the emissions that it has read.
 
-The loops are written so that XLA's code for a CPU is vectorised. An array that one step reads at
-two places would prevent that, hence the blank's emission beside those of the labels; and so would
-an index that might be negative, hence ``_slice``.
+The loops are written so that XLA's code for a CPU is one function each way (``one_kernel``), and
+vectorised. An array that one step reads at two places would prevent that, hence the blank's
+emission beside those of the labels; and so would an index that might be negative, hence ``_slice``.
 
 Axes: B rows, T frames, R frames of a segment, K classes, N labels, W = N + 1 slots: slot n is label
 n and the blank after it; slot 0 is the blank before the first label, and a label never reached.
@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from kernels import one_kernel
 from kernels.ctc import emissions
 from kernels.ctc.exponents import (
     DROPPED,
@@ -102,11 +103,12 @@ def gradient(operands, saved, cotangents, wanted, *, blank_id):
 
 def _plan(logits, valid, labels, blank_id):
     rows = logits.shape[0]
-    valid, labels = of_rows(valid, rows) != 0, of_rows(labels, rows)
+    valid, labels = one_kernel.computed(of_rows(valid, rows) != 0), of_rows(labels, rows)
     slots, x = _slots(labels, blank_id), emissions.widened(logits)
     found = emissions.softmax(x)
     differs = labels[:, 1:] != labels[:, :-1]
     skips = jnp.pad(differs, ((0, 0), (1, 1)), constant_values=True)[:, : slots.shape[1]]
+    skips = one_kernel.computed(skips)
     broken = valid & ~(jnp.isfinite(found.others) & jnp.isfinite(found.largest))
     plan = Plan(*emissions.encoded(x, found, valid, slots), valid, skips)
     return plan, ~jnp.any(broken, 1), found
@@ -197,35 +199,14 @@ def _step_back(adjoint, scale, emission, skips):
 
 def _forward(plan, label_lengths, usable):
     """The loss, the last mantissas' adjoint, and mantissas and exponents before each segment."""
-    rows, frames, width = plan.labels.shape
+    rows, _, width = plan.labels.shape
     dtype = plan.labels.dtype
-    segments = -(-frames // SEGMENT)
-    scales = _room(rows, width, dtype)
     first = jnp.broadcast_to(jnp.arange(width)[None, :] == 0, (rows, width))
     mantissas = Pair(first.astype(dtype), jnp.zeros((rows, width), dtype))
     never = jnp.full((rows, width), NEVER, jnp.int32)
     exponents = Pair(jnp.where(first, jnp.zeros_like(never), never), never)
 
-    def segment(carry, s):
-        mantissas, exponents, offset, scales = carry
-        begin, count = s * SEGMENT, jnp.minimum(SEGMENT, frames - s * SEGMENT)
-        following, scales = _scales(plan, begin, count, exponents, scales)
-
-        def step(r, state):
-            return _step(state, _get(scales, r), plan.emission(begin + r), plan.skips)
-
-        after = lax.fori_loop(0, count, step, mantissas)
-        blank, blank_exponent = normalised(after.blank, following.blank)
-        label, label_exponent = normalised(after.label, following.label)
-        pair, exps = Pair(blank, label), Pair(blank_exponent, label_exponent)
-        top = jnp.max(jnp.maximum(exps.blank, exps.label).astype(dtype), 1).astype(jnp.int32)
-        top = jnp.where(top > DROPPED, top, jnp.zeros_like(top))
-        exps = Pair(*(lowered(e, top) for e in exps))
-        return (pair, exps, offset + top.astype(dtype), scales), (mantissas, exponents)
-
-    start = (mantissas, exponents, jnp.zeros(rows, dtype), scales)
-    end, checkpoints = lax.scan(segment, start, jnp.arange(segments, dtype=jnp.int32))
-    mantissas, exponents, offset, _ = end
+    mantissas, exponents, offset, checkpoints = _segments(plan, mantissas, exponents)
 
     last = of_rows(label_lengths, rows)[:, None]
     m, e = (
@@ -247,16 +228,53 @@ def _forward(plan, label_lengths, usable):
     return jnp.where(usable, loss, nan), adjoint, checkpoints
 
 
+def _segments(plan, mantissas, exponents):
+    """Mantissas, exponents and offset after all frames; the first two before each segment."""
+    rows, frames, width = plan.labels.shape
+    dtype = plan.labels.dtype
+    segments = -(-frames // SEGMENT)
+
+    def segment(s, carry, plan):
+        mantissas, exponents, offset, scales, checkpoints = carry
+        checkpoints = jax.tree.map(
+            lambda a, value: _written(a, 0, s, value), checkpoints, (mantissas, exponents)
+        )
+        begin, count = s * SEGMENT, jnp.minimum(SEGMENT, frames - s * SEGMENT)
+        following, scales = _scales(plan, begin, count, exponents, scales)
+
+        def step(r, state):
+            return _step(state, _get(scales, r), plan.emission(begin + r), plan.skips)
+
+        after = lax.fori_loop(0, count, step, mantissas)
+        blank, blank_exponent = normalised(after.blank, following.blank)
+        label, label_exponent = normalised(after.label, following.label)
+        tops = one_kernel.pair_reduced(blank_exponent, label_exponent, jnp.maximum, NEVER)
+        top = jnp.maximum(*tops)
+        top = jnp.where(top > DROPPED, top, jnp.zeros_like(top))
+        exponents = Pair(lowered(blank_exponent, top), lowered(label_exponent, top))
+        return Pair(blank, label), exponents, offset + top.astype(dtype), scales, checkpoints
+
+    def room(like):
+        return jnp.zeros((segments, *like.shape), like.dtype)
+
+    carry = (mantissas, exponents, jnp.zeros(rows, dtype), _room(rows, width, dtype))
+    carry = (*carry, jax.tree.map(room, (mantissas, exponents)))
+    mantissas, exponents, offset, _, checkpoints = one_kernel.fori_loop(
+        segments, segment, carry, plan, step_bytes=_step_bytes(plan)
+    )
+    return mantissas, exponents, offset, checkpoints
+
+
 def _backward(plan, adjoint, checkpoints):
-    """The posteriors, (B, T, W), in place of the labels' emissions."""
+    """The posterior of the blank and of each label, (B, T, W)."""
     rows, frames, width = plan.labels.shape
     segments = -(-frames // SEGMENT)
     room = _room(rows, width, plan.labels.dtype)
 
-    def segment(i, carry):
+    def segment(i, carry, plan, checkpoints):
         blanks, occupancy, adjoint, scales, states = carry
         s = segments - 1 - i
-        near, begin, count = plan._replace(labels=occupancy).segment(s)
+        near, begin, count = Plan(plan.blank, occupancy, plan.valid, plan.skips).segment(s)
         mantissas, exponents = jax.tree.map(lambda a: _at(a, 0, s), checkpoints)
         _, scales = _scales(near, begin, count, exponents, scales)
 
@@ -267,20 +285,17 @@ def _backward(plan, adjoint, checkpoints):
 
         state, states = lax.fori_loop(0, count, step, (mantissas, states))
         adjoint = Pair(*(a * inverse_power(m) for a, m in zip(adjoint, state, strict=True)))
-        sums = jnp.sum(adjoint.blank * state.blank + adjoint.label * state.label, 1, keepdims=True)
-        sums = jnp.where(sums == 0, jnp.ones_like(sums), sums)
-        adjoint = Pair(adjoint.blank / sums, adjoint.label / sums)
 
         def back(j, carry):
             blanks, occupancy, adjoint = carry
             r = count - 1 - j
             state, valid = _get(states, r), _at(near.valid, 1, begin + r)
-            blank = jnp.sum(adjoint.blank * state.blank, 1)
-            blank = jnp.where(valid, blank, jnp.zeros_like(blank))
             label = adjoint.label * state.label
-            label = jnp.where(valid[:, None], label, jnp.zeros_like(label))
-            blanks = _written(blanks, 1, s * SEGMENT + r, blank)
-            occupancy = _written(occupancy, 1, s * SEGMENT + r, label)
+            sums = one_kernel.pair_reduced(adjoint.blank * state.blank, label, jnp.add, 0)
+            counts = valid & (sum(sums) != 0)
+            share = jnp.where(counts, 1 / sum(sums), jnp.zeros_like(sums[0]))
+            blanks = _written(blanks, 1, s * SEGMENT + r, sums[0] * share)
+            occupancy = _written(occupancy, 1, s * SEGMENT + r, label * share[:, None])
             emission = near.emission(begin + r)
             return blanks, occupancy, _step_back(adjoint, _get(scales, r), emission, plan.skips)
 
@@ -288,8 +303,21 @@ def _backward(plan, adjoint, checkpoints):
         return blanks, occupancy, adjoint, scales, states
 
     carry = (jnp.zeros_like(plan.blank), plan.labels, adjoint, room, room)
-    blanks, occupancy, *_ = lax.fori_loop(0, segments, segment, carry)
+    blanks, occupancy, *_ = one_kernel.fori_loop(
+        segments,
+        segment,
+        carry,
+        plan._replace(labels=None),
+        checkpoints,
+        step_bytes=_step_bytes(plan),
+    )
     return occupancy.at[:, :, 0].set(blanks)
+
+
+def _step_bytes(plan):
+    """Of one frame; none without labels, where XLA simplifies the loop beyond recognition."""
+    rows, _, width = plan.labels.shape
+    return rows * width * plan.labels.dtype.itemsize if width > 1 else 0
 
 
 def _room(rows, width, dtype):

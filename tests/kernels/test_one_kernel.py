@@ -1,0 +1,90 @@
+"""Loops that XLA is asked to compile as one function: where it is, and that it always can.
+
+XLA ends the process where it cannot, so any failure here is loud.
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+import pytest
+
+import kernels
+from kernels import one_kernel
+from kernels.ctc import xla
+
+MARK = 'xla_cpu_small_call = "true"'
+
+
+def moved(x, count, *, step_bytes=None):
+    """Each row halved, and moved by its sum and its sum of squares."""
+
+    def body(_, x, weight):
+        total, squares = one_kernel.pair_reduced(x, x * x, jnp.add, 0)
+        return x * weight + total[:, None] + squares[:, None]
+
+    weight = one_kernel.computed(jnp.float32(0.5) * jnp.ones_like(x))
+    step_bytes = x.nbytes if step_bytes is None else step_bytes
+    return one_kernel.fori_loop(count, body, x, weight, step_bytes=step_bytes)
+
+
+def plain(x, count):
+    for _ in range(count):
+        x = x * 0.5 + x.sum(1, keepdims=True) + (x * x).sum(1, keepdims=True)
+    return x
+
+
+@pytest.mark.parametrize("shape", [(1, 2), (1, 512), (3, 300), (2, 70_000)])
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_it_is_the_loop(shape, count):
+    x = jax.random.normal(jax.random.key(0), shape) / shape[1]
+    chex.assert_trees_all_close(
+        jax.jit(moved, static_argnums=1)(x, count), plain(x, count), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_a_large_loop_is_marked_for_a_cpu_alone():
+    def text(shape, platform):
+        traced = jax.jit(lambda x: moved(x, 3)).trace(jnp.ones(shape))
+        return traced.lower(lowering_platforms=(platform,)).as_text()
+
+    assert MARK in text((4, 64), "cpu")
+    assert MARK not in text((4, 63), "cpu")  # XLA does so itself, and its marks do not nest
+    assert MARK not in text((4, 64), "tpu")
+
+
+@pytest.mark.parametrize("reason", ["option", "release"])
+def test_no_mark_where_it_might_not_be_understood(monkeypatch, reason):
+    if reason == "option":
+        monkeypatch.setenv("XLA_FLAGS", f"--xla_backend_extra_options={one_kernel.OPTION}=4096")
+    else:
+        monkeypatch.setattr(jax, "__version_info__", one_kernel.UNTESTED)
+    assert MARK not in jax.jit(lambda x: moved(x, 3)).lower(jnp.ones((4, 64))).as_text()
+
+
+def loss(logits, labels):
+    frames = jnp.zeros(logits.shape[:2])
+    return kernels.ctc_loss(logits, frames, labels, jnp.zeros(labels.shape)).sum()
+
+
+# Rows, frames, classes, labels: around a segment's end, of one row, of one class, without labels,
+# with sums that XLA would give to a library.
+CTC = [(1, 1, 3, 300), (1, 17, 3, 256), (300, 16, 2, 0), (300, 15, 1, 0), (150, 1, 3, 1)]
+CTC += [(2, 33, 5, 200), (64, 17, 3, 600)]
+
+
+@pytest.mark.parametrize("shape", CTC)
+def test_the_ctc_loss_compiles_with_constants(shape):
+    rows, frames, classes, count = shape
+    labels = jnp.ones((rows, count), jnp.int32)
+    zeros = jnp.zeros((rows, frames, classes))
+    expected = jax.jit(jax.value_and_grad(loss))(zeros, labels)
+    of_labels = jax.jit(jax.value_and_grad(lambda logits: loss(logits, labels)))(zeros)
+    of_nothing = jax.jit(lambda: jax.value_and_grad(loss)(jnp.zeros_like(zeros), labels))()
+    chex.assert_trees_all_close(of_labels, expected, rtol=1e-6)
+    chex.assert_trees_all_close(of_nothing, expected, rtol=1e-6)
+
+
+def test_the_ctc_recursion_is_one_kernel_each_way():
+    operands = jnp.ones((8, 40, 5)), jnp.ones((8, 40)), jnp.ones((8, 32), int), jnp.full(8, 32)
+    text = jax.jit(lambda *o: xla.saving(*o, blank_id=0)).lower(*operands).as_text()
+    assert text.count(MARK) == 2
