@@ -14,6 +14,8 @@ from kernels.attention.xla_scores import Block, Heads, Static
 
 WHOLE = 2**21  # scores of all rows and heads up to which one block serves (measured: README)
 SCORES = 2**20  # of a block, about: what stays in the caches of a CPU
+UNUSED = 0.06  # share of all blocks together that may lie outside
+BLOCK_COST = 12  # of a block, in queries or keys
 SHORTEST, LONGEST = 64, 256  # queries of a block, and keys; keys may be more where queries are few
 
 
@@ -31,7 +33,7 @@ class Plan(NamedTuple):
     @classmethod
     def of(cls, heads: Heads, options: Static) -> "Plan":
         """By the sizes alone."""
-        queries, keys = block_sizes(*heads.sizes)
+        queries, keys = block_sizes(*heads.sizes, heads.query.shape[3])
         longest_query, longest_key = (
             None if array is None else jnp.max(array)
             for array in (heads.given.query_lengths, heads.given.key_lengths)
@@ -78,9 +80,10 @@ class Plan(NamedTuple):
         return _loop(first // self.keys, -(-end // self.keys), body, carry)
 
 
-def block_sizes(rows: int, heads: int, queries: int, keys: int) -> tuple[int, int]:
-    """Queries and keys of a block."""
-    if rows * heads * queries * keys <= WHOLE:
+def block_sizes(rows: int, heads: int, queries: int, keys: int, width: int = 0) -> tuple[int, int]:
+    """Queries and keys of a block; all of them where that takes no more room than an operand."""
+    of_operand = rows * heads * max(queries, keys) * width
+    if rows * heads * queries * keys <= max(WHOLE, of_operand):
         return queries, keys
     of_head = min(SCORES / (rows * heads), LONGEST**2)
     of_queries = _even(queries, max(math.sqrt(of_head), SHORTEST))
@@ -88,11 +91,28 @@ def block_sizes(rows: int, heads: int, queries: int, keys: int) -> tuple[int, in
 
 
 def _even(size: int, limit: float) -> int:
-    """The size of equal blocks, a multiple of 16 that is a power of two if that makes no more."""
+    """The size of equal blocks up to the limit, a power of two, where these are nearly full.
+
+    Elsewhere, as for 257 queries, a multiple of 8 around the limit that leaves less unused.
+    """
     limit = 1 << int(math.log2(limit))
     if size <= limit:
         return size
-    return -(-size // -(-size // limit) // 16) * 16
+    even = _rounded(size, -(-size // limit), 16)
+    if _blocks(size, even) * even <= (1 + UNUSED) * size:
+        return even
+    counts = range(1, -(-size // (limit // 2)) + 1)
+    sizes = {_rounded(size, count, 8) for count in counts}
+    near = [found for found in sizes if limit // 2 <= found <= 1.75 * limit]
+    return min(near, key=lambda found: _blocks(size, found) * (found + BLOCK_COST))
+
+
+def _rounded(size: int, count: int, multiple: int) -> int:
+    return min(size, -(-size // count // multiple) * multiple)
+
+
+def _blocks(size: int, block: int) -> int:
+    return -(-size // block)
 
 
 def _loop(first: Any, end: Any, body: Callable, carry: Any) -> Any:

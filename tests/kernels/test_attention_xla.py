@@ -308,5 +308,19 @@ def test_blocks_cover_all_and_stay_small(rows, queries, keys):
     p, length = xla_blocks.block_sizes(rows, 8, queries, keys)
     assert 1 <= p <= queries
     assert 1 <= length <= keys
-    smallest = rows * 8 * xla_blocks.SHORTEST**2
-    assert rows * 8 * p * length <= max(xla_blocks.WHOLE, xla_blocks.SCORES, smallest)
+    smallest = rows * 8 * (1.75 * xla_blocks.SHORTEST) ** 2
+    assert rows * 8 * p * length <= max(xla_blocks.WHOLE, 1.75**2 * xla_blocks.SCORES, smallest)
+
+
+def test_little_of_the_blocks_lies_outside():
+    for size in range(1, 3000):
+        block, _ = xla_blocks.block_sizes(64, 8, size, 128)
+        assert -(-size // block) * block <= 1.14 * size, (size, block)
+    assert xla_blocks.block_sizes(16, 16, 257, 257) == (88, 88)
+    assert xla_blocks.block_sizes(1, 16, 4096, 4096) == (256, 256)
+
+
+def test_one_block_where_scores_are_no_more_than_an_operand():
+    assert xla_blocks.block_sizes(8, 8, 1024, 77, 96) == (1024, 77)
+    assert xla_blocks.block_sizes(32, 32, 1, 4096, 128) == (1, 4096)
+    assert xla_blocks.block_sizes(8, 8, 1024, 97, 96) != (1024, 97)
