@@ -89,7 +89,7 @@ def gradient(operands, saved, cotangents, wanted, **static):
     """The cotangents of what is wanted, in order."""
     given, options = Operands(*operands), Static(**static)
     heads = heads_first(given)
-    plan = Plan.of(heads, options)
+    plan = Plan.of(heads, options, backward=True)
     back = Backward.of(heads, saved, cotangents, options)
     names = [name for name, want in zip(Operands._fields, wanted, strict=True) if want]
     totals = {name: back.room(name) for name in names}

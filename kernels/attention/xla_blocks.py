@@ -12,6 +12,8 @@ from jax import lax
 
 from kernels.attention.xla_scores import Block, Heads, Static
 
+# One block also serves where its scores take no more room than an operand: where there are fewer
+# queries than dimensions of a head and, in the backward pass, fewer keys.
 WHOLE = 2**21  # scores of all rows and heads up to which one block serves (measured: README)
 SCORES = 2**20  # of a block, about: what stays in the caches of a CPU
 UNUSED = 0.06  # share of all blocks together that may lie outside
@@ -31,9 +33,12 @@ class Plan(NamedTuple):
     options: Static
 
     @classmethod
-    def of(cls, heads: Heads, options: Static) -> "Plan":
+    def of(cls, heads: Heads, options: Static, *, backward: bool = False) -> "Plan":
         """By the sizes alone."""
-        queries, keys = block_sizes(*heads.sizes, heads.query.shape[3])
+        queries, keys = heads.sizes[2:]
+        few = min(queries, keys) if backward else queries
+        if few > heads.query.shape[3]:
+            queries, keys = block_sizes(*heads.sizes)
         longest_query, longest_key = (
             None if array is None else jnp.max(array)
             for array in (heads.given.query_lengths, heads.given.key_lengths)
@@ -80,10 +85,9 @@ class Plan(NamedTuple):
         return _loop(first // self.keys, -(-end // self.keys), body, carry)
 
 
-def block_sizes(rows: int, heads: int, queries: int, keys: int, width: int = 0) -> tuple[int, int]:
-    """Queries and keys of a block; all of them where that takes no more room than an operand."""
-    of_operand = rows * heads * max(queries, keys) * width
-    if rows * heads * queries * keys <= max(WHOLE, of_operand):
+def block_sizes(rows: int, heads: int, queries: int, keys: int) -> tuple[int, int]:
+    """Queries and keys of a block."""
+    if rows * heads * queries * keys <= WHOLE:
         return queries, keys
     of_head = min(SCORES / (rows * heads), LONGEST**2)
     of_queries = _even(queries, max(math.sqrt(of_head), SHORTEST))

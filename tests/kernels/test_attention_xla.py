@@ -10,6 +10,7 @@ from kernel_matrix import compiled_in_haste
 
 from kernels.attention import derivatives, xla, xla_blocks
 from kernels.attention.operands import DIFFERENTIABLE, Operands
+from kernels.attention.xla_scores import Static, heads_first
 
 B, T, S, N, K, H = 2, 37, 53, 4, 2, 8
 R = T + S - 1
@@ -320,7 +321,22 @@ def test_little_of_the_blocks_lies_outside():
     assert xla_blocks.block_sizes(1, 16, 4096, 4096) == (256, 256)
 
 
-def test_one_block_where_scores_are_no_more_than_an_operand():
-    assert xla_blocks.block_sizes(8, 8, 1024, 77, 96) == (1024, 77)
-    assert xla_blocks.block_sizes(32, 32, 1, 4096, 128) == (1, 4096)
-    assert xla_blocks.block_sizes(8, 8, 1024, 97, 96) != (1024, 97)
+@pytest.mark.parametrize(
+    ("queries", "keys", "forward", "backward"),
+    [
+        (1, 9000, True, True),
+        (64, 9000, True, True),
+        (9000, 64, False, True),
+        (9000, 65, False, False),
+    ],
+)
+def test_one_block_where_scores_are_no_more_than_an_operand(queries, keys, forward, backward):
+    options = Static(1.0, causal=False, window=None, soft_cap=None, dropout_rate=0.0)
+    missing = [None] * (len(Operands._fields) - 3)
+    arrays = [jnp.zeros((1, length, 1, 64)) for length in (queries, keys, keys)]
+    # The sizes of eight times eight heads, of which only one is made.
+    heads = heads_first(Operands(*arrays, *missing))
+    heads = heads._replace(query=jnp.broadcast_to(heads.query, (8, 8, queries, 64)))
+    for goes_back, expected in [(False, forward), (True, backward)]:
+        plan = xla_blocks.Plan.of(heads, options, backward=goes_back)
+        assert ((plan.queries, plan.keys) == (queries, keys)) == expected
