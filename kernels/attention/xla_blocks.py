@@ -12,8 +12,6 @@ from jax import lax
 
 from kernels.attention.xla_scores import Block, Heads, Static
 
-# One block also serves where its scores take no more room than an operand: where there are fewer
-# queries than dimensions of a head and, in the backward pass, fewer keys.
 WHOLE = 2**21  # scores of all rows and heads up to which one block serves (measured: README)
 SCORES = 2**20  # of a block, about: what stays in the caches of a CPU
 UNUSED = 0.06  # share of all blocks together that may lie outside
@@ -34,7 +32,10 @@ class Plan(NamedTuple):
 
     @classmethod
     def of(cls, heads: Heads, options: Static, *, backward: bool = False) -> "Plan":
-        """By the sizes alone."""
+        """By the sizes alone: one block where its scores take no more room than an operand.
+
+        That is with no more queries than a head has dimensions and, in the backward pass, keys.
+        """
         queries, keys = heads.sizes[2:]
         few = min(queries, keys) if backward else queries
         if few > heads.query.shape[3]:

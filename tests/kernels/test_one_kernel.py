@@ -15,7 +15,7 @@ from kernels.ctc import xla
 MARK = 'xla_cpu_small_call = "true"'
 
 
-def moved(x, count, *, step_bytes=None):
+def moved(x, count):
     """Each row halved, and moved by its sum and its sum of squares."""
 
     def body(_, x, weight):
@@ -23,8 +23,7 @@ def moved(x, count, *, step_bytes=None):
         return x * weight + total[:, None] + squares[:, None]
 
     weight = one_kernel.computed(jnp.float32(0.5) * jnp.ones_like(x))
-    step_bytes = x.nbytes if step_bytes is None else step_bytes
-    return one_kernel.fori_loop(count, body, x, weight, step_bytes=step_bytes)
+    return one_kernel.fori_loop(count, body, x, weight, step_bytes=x.nbytes)
 
 
 def plain(x, count):
