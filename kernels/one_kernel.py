@@ -51,7 +51,7 @@ def fori_loop(count: int, body: Callable, carry: Any, *invariants: Any, step_byt
         return lax.fori_loop(0, count[0], lambda i, carry: body(i, carry, *invariants), carry)
 
     leaves, structure = jax.tree.flatten(jax.jit(loop)(jax.tree.map(_twice, given)))
-    return jax.tree.unflatten(structure, [_mark_p.bind(leaves[0]), *leaves[1:]])
+    return jax.tree.unflatten(structure, _mark_p.bind(*leaves))
 
 
 def pair_reduced(first: Any, second: Any, reducer: Callable, start: float) -> tuple[Any, Any]:
@@ -87,16 +87,19 @@ def _once(array: Any, original: Any) -> Any:
     return array if original.size != 1 else jnp.reshape(array[:1], original.shape)
 
 
-def _mark(array: Any) -> Any:
-    """Puts the mark on the call that returned the array."""
-    return set_xla_metadata(array, inlineable="false", xla_cpu_small_call="true")
+def _mark(first: Any, *others: Any) -> tuple:
+    """Puts the mark on the call that returned the arrays."""
+    return (set_xla_metadata(first, inlineable="false", xla_cpu_small_call="true"), *others)
 
 
+# It takes all of the call's results: where one is not used, JAX would drop it, XLA would then drop
+# it from the loop, and could not compile a call that has an operand for nothing.
 _mark_p = Primitive("mark_as_one_kernel")
-_mark_p.def_impl(lambda array: array)
-_mark_p.def_abstract_eval(lambda aval: aval)
+_mark_p.multiple_results = True
+_mark_p.def_impl(lambda *arrays: arrays)
+_mark_p.def_abstract_eval(lambda *avals: avals)
 # Uncached, as the function of a cached rule could not see which operation its argument is from.
-mlir.register_lowering(_mark_p, lambda _, value: [value], cacheable=False)
+mlir.register_lowering(_mark_p, lambda _, *values: values, cacheable=False)
 mlir.register_lowering(
-    _mark_p, mlir.lower_fun(_mark, multiple_results=False), platform="cpu", cacheable=False
+    _mark_p, mlir.lower_fun(_mark, multiple_results=True), platform="cpu", cacheable=False
 )

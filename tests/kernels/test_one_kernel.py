@@ -84,6 +84,23 @@ def test_the_ctc_loss_compiles_with_constants(shape):
     chex.assert_trees_all_close(of_nothing, expected, rtol=1e-6)
 
 
+def test_a_result_may_go_unused():
+    def last_of_two(x):
+        given = (x, one_kernel.computed(jnp.zeros_like(x)))
+        return one_kernel.fori_loop(3, lambda _, c: (c[0] * 2, c[0]), given, step_bytes=x.nbytes)
+
+    x = jnp.arange(256.0).reshape(2, 128)
+    for kept, expected in enumerate((8 * x, 4 * x)):
+        found = jax.jit(lambda x, kept=kept: last_of_two(x)[kept])(x)
+        chex.assert_trees_all_equal(found, expected)
+
+
+def test_the_ctc_loss_alone_compiles():
+    operands = jnp.ones((8, 40, 5)), jnp.ones((8, 40)), jnp.ones((8, 32), int), jnp.full(8, 32)
+    (loss,) = jax.jit(lambda *o: xla.forward(*o, blank_id=0))(*operands)
+    assert jnp.all(loss > 0)
+
+
 def test_the_ctc_recursion_is_one_kernel_each_way():
     operands = jnp.ones((8, 40, 5)), jnp.ones((8, 40)), jnp.ones((8, 32), int), jnp.full(8, 32)
     text = jax.jit(lambda *o: xla.saving(*o, blank_id=0)).lower(*operands).as_text()
