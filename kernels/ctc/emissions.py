@@ -72,7 +72,9 @@ def encoded(x, found, valid, slots):
     blank = jnp.take_along_axis(x, slots[:, None, :1], 2, mode="clip")[:, :, 0]
     if _few(x, slots):  # each sum has one term that is not zero, so it is exact
         by_class = jnp.arange(x.shape[2])[None, :, None] == slots[:, None, :]
-        labels = jnp.einsum("btk,bkw->btw", encode(x), by_class.astype(x.dtype), precision="highest")
+        labels = jnp.einsum(
+            "btk,bkw->btw", encode(x), by_class.astype(x.dtype), precision="highest"
+        )
     else:
         labels = encode(jnp.take_along_axis(x, slots[:, None, :], 2, mode="clip"))
     return encode(blank), labels
