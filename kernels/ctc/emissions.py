@@ -71,7 +71,7 @@ def encoded(x, found, valid, slots):
 
     blank = jnp.take_along_axis(x, slots[:, None, :1], 2, mode="clip")[:, :, 0]
     if _few(x, slots):  # each sum has one term that is not zero, so it is exact
-        by_class = jnp.arange(x.shape[2])[None, :, None] == slots[:, None, :]
+        by_class = _classes(x, slots)[None, :, None] == slots[:, None, :]
         labels = jnp.einsum(
             "btk,bkw->btw", encode(x), by_class.astype(x.dtype), precision="highest"
         )
@@ -106,7 +106,7 @@ def gradient(x, found, to_others, slots, weight):
     if _few(x, slots):
         # Their sum with a zero, as XLA would store the matrix all along the recursion, if it could.
         later = slots + jnp.sum(jnp.minimum(to_others[:, :1, :1], 0), 1).astype(slots.dtype)
-        by_slot = later[:, :, None] == jnp.arange(x.shape[2])[None, None, :]
+        by_slot = later[:, :, None] == _classes(x, slots)[None, None, :]
         given = jnp.einsum("btw,bwk->btk", to_others, by_slot.astype(x.dtype), precision="highest")
         softmax = softmax - given
     slope = scaled(jnp.where(_dominates(x, found), most, softmax))
@@ -136,6 +136,10 @@ def _dominates(logits, found):
 def _few(x, slots):
     """Whether products with one-hot matrices are cheaper than gathering and scattering."""
     return x.shape[2] <= slots.shape[1]
+
+
+def _classes(x, slots):
+    return jnp.arange(x.shape[2], dtype=slots.dtype)
 
 
 def _scalar(value, like):

@@ -49,6 +49,19 @@ def test_gradient_near_convergence_is_exact(classes):
     assert error_of_gradient(logits, *rest) < 1e-5
 
 
+@pytest.mark.parametrize("classes", [3, 40])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_gradient_where_a_class_has_half_of_a_frame_but_for_rounding(classes, dtype):
+    frames, labels = 64, jnp.array([[1, 2, 1, 2], [2, 1, 2, 1]])
+    with jax.enable_x64(dtype == "float64"):
+        steps = (np.arange(frames) - frames / 2) * np.finfo(dtype).eps / 8
+        logits = np.full((2, frames, classes), -40.0)
+        logits[:, :, 1], logits[:, :, 2] = 0.0, steps
+        logits[:, ::3, 0], logits[:, ::3, 1] = steps[::3], -40.0
+        rest = (jnp.zeros((2, frames)), labels, jnp.zeros(labels.shape))
+        assert error_of_gradient(jnp.asarray(logits, dtype), *rest) < 20 * np.finfo(dtype).eps
+
+
 def test_second_derivatives_are_right_beyond_one_segment():
     """Of 40 frames and of 5, by both modes; the frames beyond are padding."""
     with jax.enable_x64(True), compiled_in_haste():
