@@ -16,7 +16,7 @@ from jax import lax
 
 from kernels.attention.convolved import after_filter
 from kernels.attention.operands import Operands
-from kernels.attention.xla_backward import Backward
+from kernels.attention.xla_backward import Backward, may_see_nothing
 from kernels.attention.xla_blocks import Plan
 from kernels.attention.xla_scores import (
     Block,
@@ -42,7 +42,7 @@ class Softmax(NamedTuple):
 
 def forward(*operands, **static):
     """Output (B, T, N, H) and residual (B, T, N), the log of the softmax's denominator."""
-    return saving(*operands, **static)[0]
+    return _both("forward", *operands, **static)[0]
 
 
 def saving(*operands, **static):
@@ -51,13 +51,18 @@ def saving(*operands, **static):
     Both and not only the residual, which is rounded: where all scores are -1e9 it has no digits
     left for the log of the sum.
     """
+    return _both("saving", *operands, **static)
+
+
+def _both(pass_, *operands, **static):
     given, options = Operands(*operands), Static(**static)
     heads = heads_first(given)
-    plan = Plan.of(heads, options)
+    plan = Plan.of(heads, options, pass_=pass_)
+    hides = may_see_nothing(given, options)
     rows, count, queries, _ = heads.sizes
     sums = wide(given.query.dtype)
-    per_query = jnp.zeros((rows, count, queries), sums)
-    start = (jnp.zeros(heads.query.shape, given.query.dtype), per_query, per_query)
+    per_query = jnp.zeros((rows, queries, count), sums)
+    start = (jnp.zeros(given.query.shape, given.query.dtype), per_query, per_query)
 
     def of_queries(i, results):
         def of_keys(j, so_far):
@@ -68,20 +73,23 @@ def saving(*operands, **static):
 
         nothing = nothing_seen((rows, count, plan.queries), given.query.shape[3], sums)
         found = plan.each_key(i, of_keys, nothing)
-        some = found.total > 0
-        total = jnp.where(some, found.total, jnp.ones_like(found.total))
+        highest, total, _ = found
+        if hides:
+            some = total > 0
+            total = jnp.where(some, total, jnp.ones_like(total))
+            highest = jnp.where(some, highest, -jnp.inf)
         out = found.weighted / total[..., None]
-        highest = jnp.where(some, found.highest, -jnp.inf)
+        parts = (jnp.swapaxes(array, 1, 2) for array in (out, highest, total))
+        parts = tuple(p.astype(whole.dtype) for p, whole in zip(parts, results, strict=True))
         if plan.queries == plan.all_queries:
-            return out.astype(given.query.dtype), highest, total
+            return parts
         t = plan.first_query(i)
         return tuple(
-            lax.dynamic_update_slice_in_dim(whole, part.astype(whole.dtype), t, 2)
-            for whole, part in zip(results, (out, highest, total), strict=True)
+            lax.dynamic_update_slice_in_dim(whole, part, t, 1)
+            for whole, part in zip(results, parts, strict=True)
         )
 
     out, highest, total = plan.each_query(of_queries, start)
-    out, highest, total = (jnp.swapaxes(array, 1, 2) for array in (out, highest, total))
     return (out, highest + jnp.log(total)), (out, highest, total)
 
 
@@ -89,7 +97,7 @@ def gradient(operands, saved, cotangents, wanted, **static):
     """The cotangents of what is wanted, in order."""
     given, options = Operands(*operands), Static(**static)
     heads = heads_first(given)
-    plan = Plan.of(heads, options, backward=True)
+    plan = Plan.of(heads, options, pass_="backward")
     back = Backward.of(heads, saved, cotangents, options)
     names = [name for name, want in zip(Operands._fields, wanted, strict=True) if want]
     totals = {name: back.room(name) for name in names}

@@ -34,10 +34,10 @@ class Backward(NamedTuple):
 
     Attributes:
         heads: the operands; queries that see nothing are zero in them, for they may be NaN.
-        highest: score of each query, (B, N, T), zero where it was -inf.
-        share: what e^(score - highest) is multiplied by, (B, N, T).
-        slopes: cotangent of the output, (B, N, T, H), in its dtype.
-        shifts: what is taken from a probability's cotangent, (B, N, T).
+        highest: score of each query, (B, T, N), zero where it was -inf.
+        share: what e^(score - highest) is multiplied by, (B, T, N).
+        slopes: cotangent of the output, (B, T, N, H), in its dtype.
+        shifts: what is taken from a probability's cotangent, (B, T, N).
     """
 
     heads: Heads
@@ -53,9 +53,6 @@ class Backward(NamedTuple):
         (out, highest, total), (slopes, of_residual) = saved, cotangents
         sums = highest.dtype
         shifts = jnp.sum(slopes.astype(sums) * out.astype(sums), 3) - of_residual
-        slopes, shifts, highest, total = (
-            a.swapaxes(1, 2) for a in (slopes, shifts, highest, total)
-        )
         sees = ~jnp.isneginf(highest)
         if may_see_nothing(heads.given, options):
             slopes = zero_unless(sees[..., None], slopes)
@@ -82,7 +79,7 @@ class Backward(NamedTuple):
 
     def probabilities(self, found: Any, block: Block) -> Any:
         """From the scores of a block."""
-        highest, share = block.of_queries(self.highest), block.of_queries(self.share)
+        highest, share = block.by_head(self.highest), block.by_head(self.share)
         return jnp.exp(found - highest[..., None]) * share[..., None]
 
     def with_block(self, totals: dict[str, Any], block: Block) -> dict[str, Any]:
@@ -91,7 +88,7 @@ class Backward(NamedTuple):
         given, (_, _, queries, _) = heads.given, heads.sizes
         found, bent = scores(heads, block, options)
         probabilities = self.probabilities(found, block)
-        slopes = block.of_queries(self.slopes)
+        slopes = block.by_head(self.slopes)
         keeps = kept(given, block, options)
         result = dict(totals)
         if "value" in totals:
@@ -102,16 +99,17 @@ class Backward(NamedTuple):
             return result
         of_kept = to_keys(slopes, block.of_keys(heads.value))
         of_probabilities = without_dropped(of_kept, keeps, options)
-        shifts = block.of_queries(self.shifts)[..., None]
+        shifts = block.by_head(self.shifts)[..., None]
         of_scores = probabilities * (of_probabilities - shifts)
         if bent is not None:
             of_scores *= bent
+        of_products = of_scores * np.asarray(options.scale, of_scores.dtype)
         if "query" in totals:
-            part = from_keys(of_scores, block.of_keys(heads.key))
-            result["query"] = added(totals["query"], part, (0, 0, block.t, 0))
+            part = from_keys(of_products, block.of_keys(heads.key))
+            result["query"] = added(totals["query"], part.swapaxes(1, 2), (0, block.t, 0, 0))
         if "key" in totals:
-            query = block.of_queries(heads.query)
-            part = from_queries(of_scores, query, heads.key.shape[1])
+            query = block.by_head(heads.query)
+            part = from_queries(of_products, query, heads.key.shape[1])
             result["key"] = added(totals["key"], part, (0, 0, 0, block.s))
         if "bias" in totals:
             result["bias"] = to_bias(of_scores, given.bias, totals["bias"], block)
@@ -121,12 +119,13 @@ class Backward(NamedTuple):
             )
         if not {"position_query", "position_key"} & totals.keys():
             return result
-        of_offsets = to_offsets(of_scores)
+        of_offsets = to_offsets(of_products)
         if "position_query" in totals:
             part = from_keys(of_offsets, block.band(heads.position_key, queries))
-            result["position_query"] = added(totals["position_query"], part, (0, 0, block.t, 0))
+            part = part.swapaxes(1, 2)
+            result["position_query"] = added(totals["position_query"], part, (0, block.t, 0, 0))
         if "position_key" in totals:
-            query = block.of_queries(heads.position_query)
+            query = block.by_head(heads.position_query)
             part = from_queries(of_offsets, query, query.shape[1])
             start = (0, 0, 0, block.first_offset(queries))
             result["position_key"] = added(totals["position_key"], part, start)
@@ -135,11 +134,7 @@ class Backward(NamedTuple):
     def finished(self, name: str, total: Any) -> Any:
         """A sum as the gradient of its operand."""
         given = getattr(self.heads.given, name)
-        if name in ("query", "position_query", "key", "position_key"):
-            total *= np.asarray(self.options.scale, total.dtype)
-        if name in ("query", "position_query"):
-            total = total.transpose(0, 2, 1, 3)
-        elif name in ("key", "value", "position_key"):
+        if name in ("key", "value", "position_key"):
             total = total.transpose(0, 3, 1, 2)
         return reduced_rows(total, given.shape[0]).astype(given.dtype)
 

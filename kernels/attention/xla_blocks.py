@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
+from kernels.attention.operands import Operands
 from kernels.attention.xla_scores import Block, Heads, Static
 
 WHOLE = 2**21  # scores of all rows and heads up to which one block serves (measured: README)
@@ -31,15 +32,20 @@ class Plan(NamedTuple):
     options: Static
 
     @classmethod
-    def of(cls, heads: Heads, options: Static, *, backward: bool = False) -> "Plan":
-        """By the sizes alone: one block where its scores take no more room than an operand.
+    def of(cls, heads: Heads, options: Static, *, pass_: str) -> "Plan":
+        """By the sizes, for the pass ``forward``, ``saving`` (for a gradient) or ``backward``.
 
-        That is with no more queries than a head has dimensions and, in the backward pass, keys.
+        One block where its scores take no more room than an operand: with no more queries than a
+        head has dimensions and, in the backward pass, keys. All keys in a block where XLA makes one
+        kernel of it, in which no scores are stored: forward, when each query sees each key.
         """
         queries, keys = heads.sizes[2:]
-        few = min(queries, keys) if backward else queries
+        few = min(queries, keys) if pass_ == "backward" else queries
         if few > heads.query.shape[3]:
-            queries, keys = block_sizes(*heads.sizes)
+            if pass_ == "forward" and _plain(heads.given, options):
+                queries = queries if queries <= LONGEST else _even(queries, SHORTEST)
+            else:
+                queries, keys = block_sizes(*heads.sizes)
         longest_query, longest_key = (
             None if array is None else jnp.max(array)
             for array in (heads.given.query_lengths, heads.given.key_lengths)
@@ -84,6 +90,12 @@ class Plan(NamedTuple):
         if self.longest_query is not None:
             end = jnp.where(t < self.longest_query, end, 0)
         return _loop(first // self.keys, -(-end // self.keys), body, carry)
+
+
+def _plain(given: Operands, options: Static) -> bool:
+    """Whether there is nothing but queries, keys and values, and each sees each."""
+    alone = all(array is None for array in given[3:])
+    return alone and (options.causal, options.window, options.soft_cap) == (False, None, None)
 
 
 def block_sizes(rows: int, heads: int, queries: int, keys: int) -> tuple[int, int]:

@@ -21,13 +21,13 @@ from kernels.rows import of_rows
 
 
 class Heads(NamedTuple):
-    """The operands with B rows and heads before time, so that products need no further copy.
+    """The operands with B rows, and heads before time in what many blocks of queries read.
 
     Attributes:
         given: all operands, as they came.
-        query: (B, N, T, H).
+        query: (B, T, N, H).
         key, value: (B, K, S, H).
-        position_query: (B, N, T, H).
+        position_query: (B, T, N, H).
         position_key: (B, N, R, H).
     """
 
@@ -41,7 +41,8 @@ class Heads(NamedTuple):
     @property
     def sizes(self) -> tuple[int, int, int, int]:
         """Rows, heads, queries, keys."""
-        return (*self.query.shape[:3], self.key.shape[2])
+        rows, queries, heads, _ = self.query.shape
+        return rows, heads, queries, self.key.shape[2]
 
 
 class Static(NamedTuple):
@@ -76,6 +77,10 @@ class Block(NamedTuple):
     def of_queries(self, array: Any, axis: int = 2) -> Any:
         """The queries of an array that has all."""
         return _cut(array, self.t, self.queries, axis)
+
+    def by_head(self, array: Any) -> Any:
+        """The queries of (B, T, N, ...) as (B, N, P, ...)."""
+        return self.of_queries(array, 1).swapaxes(1, 2)
 
     def of_keys(self, array: Any, axis: int = 2) -> Any:
         """The keys of an array that has all."""
@@ -113,18 +118,19 @@ def heads_first(given: Operands) -> Heads:
         position_key = of_rows(position_key, rows)
     turned = (
         None if array is None else array.transpose(0, 2, 1, 3)
-        for array in (given.query, key, value, given.position_query, position_key)
+        for array in (key, value, position_key)
     )
-    return Heads(given, *turned)
+    key, value, position_key = turned
+    return Heads(given, given.query, key, value, given.position_query, position_key)
 
 
 def scores(heads: Heads, block: Block, static: Static) -> tuple[Any, Any]:
     """Scores (B, N, P, L), -inf where not seen, and the slope of the soft cap or ``None``."""
     given, (rows, _, queries, _) = heads.given, heads.sizes
-    found = to_keys(block.of_queries(heads.query), block.of_keys(heads.key))
+    found = to_keys(block.by_head(heads.query), block.of_keys(heads.key))
     if heads.position_query is not None:
         band = block.band(heads.position_key, queries)
-        found += by_offset(to_keys(block.of_queries(heads.position_query), band))
+        found += by_offset(to_keys(block.by_head(heads.position_query), band))
     found *= np.asarray(static.scale, found.dtype)
     if given.bias is not None:
         found += of_rows(block.of_both(given.bias), rows).astype(found.dtype)

@@ -321,8 +321,19 @@ def test_little_of_the_blocks_lies_outside():
     assert xla_blocks.block_sizes(1, 16, 4096, 4096) == (256, 256)
 
 
+def plan_of(queries, keys, pass_, **given):
+    """Of eight rows and eight heads of 64 dimensions, of which only one row is made."""
+    arrays = {"query": queries, "key": keys, "value": keys}
+    arrays = {name: jnp.zeros((1, length, 8, 64)) for name, length in arrays.items()}
+    options = {"scale": 1.0, "causal": False, "window": None, "soft_cap": None, "dropout_rate": 0.0}
+    options |= {name: given.pop(name) for name in tuple(given) if name in options}
+    heads = heads_first(Operands(**arrays, **given))
+    heads = heads._replace(query=jnp.broadcast_to(heads.query, (8, queries, 8, 64)))
+    return xla_blocks.Plan.of(heads, Static(**options), pass_=pass_)
+
+
 @pytest.mark.parametrize(
-    ("queries", "keys", "forward", "backward"),
+    ("queries", "keys", "saving", "backward"),
     [
         (1, 9000, True, True),
         (64, 9000, True, True),
@@ -330,13 +341,19 @@ def test_little_of_the_blocks_lies_outside():
         (9000, 65, False, False),
     ],
 )
-def test_one_block_where_scores_are_no_more_than_an_operand(queries, keys, forward, backward):
-    options = Static(1.0, causal=False, window=None, soft_cap=None, dropout_rate=0.0)
-    missing = [None] * (len(Operands._fields) - 3)
-    arrays = [jnp.zeros((1, length, 1, 64)) for length in (queries, keys, keys)]
-    # The sizes of eight times eight heads, of which only one is made.
-    heads = heads_first(Operands(*arrays, *missing))
-    heads = heads._replace(query=jnp.broadcast_to(heads.query, (8, 8, queries, 64)))
-    for goes_back, expected in [(False, forward), (True, backward)]:
-        plan = xla_blocks.Plan.of(heads, options, backward=goes_back)
+def test_one_block_where_scores_are_no_more_than_an_operand(queries, keys, saving, backward):
+    for pass_, expected in [("saving", saving), ("backward", backward)]:
+        plan = plan_of(queries, keys, pass_)
         assert ((plan.queries, plan.keys) == (queries, keys)) == expected
+
+
+def test_all_keys_at_once_for_values_where_each_query_sees_each_key():
+    plan = plan_of(9000, 500, "forward")
+    assert (plan.queries, plan.keys) == (64, 500)
+    assert plan_of(197, 9000, "forward")[:2] == (197, 9000)
+    mask = jnp.ones((1, 1, 1, 500), bool)
+    bias = jnp.zeros((1, 1, 1, 500))
+    for more in [{"causal": True}, {"window": (9, None)}, {"soft_cap": 9.0}]:
+        assert plan_of(9000, 500, "forward", **more).keys < 500
+    for more in [{"mask": mask}, {"bias": bias}, {"key_lengths": jnp.array([7])}]:
+        assert plan_of(9000, 500, "forward", **more).keys < 500
