@@ -21,6 +21,7 @@ from kernels.attention.xla_blocks import Plan
 from kernels.attention.xla_scores import (
     Block,
     Heads,
+    Near,
     Static,
     from_keys,
     heads_first,
@@ -65,10 +66,12 @@ def _both(pass_, *operands, **static):
     start = (jnp.zeros(given.query.shape, given.query.dtype), per_query, per_query)
 
     def of_queries(i, results):
+        near = heads.near(plan.block(i, 0))
+
         def of_keys(j, so_far):
             # Queries that the block before had may be computed again: they come out the same.
             block = plan.block(i, j)._replace(new_t=None)
-            found = block_softmax(heads, block, options)
+            found = block_softmax(heads, near, block, options)
             return found if plan.keys == plan.all_keys else merged(so_far, found)
 
         nothing = nothing_seen((rows, count, plan.queries), given.query.shape[3], sums)
@@ -103,8 +106,10 @@ def gradient(operands, saved, cotangents, wanted, **static):
     totals = {name: back.room(name) for name in names}
 
     def of_queries(i, totals):
+        near = back.near(plan.block(i, 0))
+
         def of_keys(j, totals):
-            return back.with_block(totals, plan.block(i, j))
+            return near.with_block(totals, plan.block(i, j))
 
         return plan.each_key(i, of_keys, totals)
 
@@ -112,9 +117,9 @@ def gradient(operands, saved, cotangents, wanted, **static):
     return tuple(back.finished(name, totals[name]) for name in names)
 
 
-def block_softmax(heads: Heads, block: Block, options: Static) -> Softmax:
+def block_softmax(heads: Heads, near: Near, block: Block, options: Static) -> Softmax:
     """The sums of one block; of nothing seen, all zero."""
-    found, _ = scores(heads, block, options)
+    found, _ = scores(heads, near, block, options)
     highest = jnp.maximum(jnp.max(found, 3), jnp.finfo(found.dtype).min)
     terms = jnp.exp(found - highest[..., None])
     total = jnp.sum(terms, 3)

@@ -12,6 +12,7 @@ from kernels.attention.operands import Operands
 from kernels.attention.xla_scores import (
     Block,
     Heads,
+    Near,
     Static,
     added,
     from_keys,
@@ -30,17 +31,19 @@ from kernels.attention.xla_scores import (
 
 
 class Backward(NamedTuple):
-    """What the gradient of every block needs.
+    """What the gradient of every block needs; of all queries, or heads first of one block's.
 
     Attributes:
         heads: the operands; queries that see nothing are zero in them, for they may be NaN.
-        highest: score of each query, (B, T, N), zero where it was -inf.
-        share: what e^(score - highest) is multiplied by, (B, T, N).
-        slopes: cotangent of the output, (B, T, N, H), in its dtype.
-        shifts: what is taken from a probability's cotangent, (B, T, N).
+        queries: of the block, or ``None`` for all.
+        highest: score of each query, (B, T, N) or (B, N, P), zero where it was -inf.
+        share: what e^(score - highest) is multiplied by, of the same shape.
+        slopes: cotangent of the output, (B, T, N, H) or (B, N, P, H), in its dtype.
+        shifts: what is taken from a probability's cotangent, as ``highest``.
     """
 
     heads: Heads
+    queries: Near | None
     highest: Any
     share: Any
     slopes: Any
@@ -62,7 +65,16 @@ class Backward(NamedTuple):
             )
             heads = heads._replace(query=query, position_query=position)
         shifts, highest = zero_unless(sees, shifts), zero_unless(sees, highest)
-        return cls(heads, highest, 1 / total, slopes, shifts, options)
+        return cls(heads, None, highest, 1 / total, slopes, shifts, options)
+
+    def near(self, block: Block) -> "Backward":
+        """With the queries of a block only, cut once for all its keys."""
+        highest, share, slopes, shifts = (
+            block.by_head(a) for a in (self.highest, self.share, self.slopes, self.shifts)
+        )
+        return Backward(
+            self.heads, self.heads.near(block), highest, share, slopes, shifts, self.options
+        )
 
     def room(self, name: str) -> Any:
         """Zeros for a sum: of keys, with the dimensions of a head before them."""
@@ -77,18 +89,13 @@ class Backward(NamedTuple):
             shape = _turned(heads.position_key.shape)
         return jnp.zeros(shape, wide(heads.query.dtype))
 
-    def probabilities(self, found: Any, block: Block) -> Any:
-        """From the scores of a block."""
-        highest, share = block.by_head(self.highest), block.by_head(self.share)
-        return jnp.exp(found - highest[..., None]) * share[..., None]
-
     def with_block(self, totals: dict[str, Any], block: Block) -> dict[str, Any]:
-        """The gradients so far with one block added."""
-        heads, options = self.heads, self.options
+        """The gradients so far with one block added, whose queries these are."""
+        heads, near, slopes, options = self.heads, self.queries, self.slopes, self.options
+        assert near is not None
         given, (_, _, queries, _) = heads.given, heads.sizes
-        found, bent = scores(heads, block, options)
-        probabilities = self.probabilities(found, block)
-        slopes = block.by_head(self.slopes)
+        found, bent = scores(heads, near, block, options)
+        probabilities = jnp.exp(found - self.highest[..., None]) * self.share[..., None]
         keeps = kept(given, block, options)
         result = dict(totals)
         if "value" in totals:
@@ -99,8 +106,7 @@ class Backward(NamedTuple):
             return result
         of_kept = to_keys(slopes, block.of_keys(heads.value))
         of_probabilities = without_dropped(of_kept, keeps, options)
-        shifts = block.by_head(self.shifts)[..., None]
-        of_scores = probabilities * (of_probabilities - shifts)
+        of_scores = probabilities * (of_probabilities - self.shifts[..., None])
         if bent is not None:
             of_scores *= bent
         of_products = of_scores * np.asarray(options.scale, of_scores.dtype)
@@ -108,8 +114,7 @@ class Backward(NamedTuple):
             part = from_keys(of_products, block.of_keys(heads.key))
             result["query"] = added(totals["query"], part.swapaxes(1, 2), (0, block.t, 0, 0))
         if "key" in totals:
-            query = block.by_head(heads.query)
-            part = from_queries(of_products, query, heads.key.shape[1])
+            part = from_queries(of_products, near.query, heads.key.shape[1])
             result["key"] = added(totals["key"], part, (0, 0, 0, block.s))
         if "bias" in totals:
             result["bias"] = to_bias(of_scores, given.bias, totals["bias"], block)
@@ -125,8 +130,7 @@ class Backward(NamedTuple):
             part = part.swapaxes(1, 2)
             result["position_query"] = added(totals["position_query"], part, (0, block.t, 0, 0))
         if "position_key" in totals:
-            query = block.by_head(heads.position_query)
-            part = from_queries(of_offsets, query, query.shape[1])
+            part = from_queries(of_offsets, near.position_query, heads.position_key.shape[1])
             start = (0, 0, 0, block.first_offset(queries))
             result["position_key"] = added(totals["position_key"], part, start)
         return result

@@ -44,6 +44,20 @@ class Heads(NamedTuple):
         rows, queries, heads, _ = self.query.shape
         return rows, heads, queries, self.key.shape[2]
 
+    def near(self, block: "Block") -> "Near":
+        """The queries of a block, to be cut once for all its keys."""
+        position = self.position_query
+        return Near(
+            block.by_head(self.query), None if position is None else block.by_head(position)
+        )
+
+
+class Near(NamedTuple):
+    """The queries of a block, heads first: (B, N, P, H) both."""
+
+    query: Any
+    position_query: Any
+
 
 class Static(NamedTuple):
     """The options of the operation."""
@@ -124,13 +138,13 @@ def heads_first(given: Operands) -> Heads:
     return Heads(given, given.query, key, value, given.position_query, position_key)
 
 
-def scores(heads: Heads, block: Block, static: Static) -> tuple[Any, Any]:
+def scores(heads: Heads, near: Near, block: Block, static: Static) -> tuple[Any, Any]:
     """Scores (B, N, P, L), -inf where not seen, and the slope of the soft cap or ``None``."""
     given, (rows, _, queries, _) = heads.given, heads.sizes
-    found = to_keys(block.by_head(heads.query), block.of_keys(heads.key))
-    if heads.position_query is not None:
+    found = to_keys(near.query, block.of_keys(heads.key))
+    if near.position_query is not None:
         band = block.band(heads.position_key, queries)
-        found += by_offset(to_keys(block.by_head(heads.position_query), band))
+        found += by_offset(to_keys(near.position_query, band))
     found *= np.asarray(static.scale, found.dtype)
     if given.bias is not None:
         found += of_rows(block.of_both(given.bias), rows).astype(found.dtype)
