@@ -52,7 +52,6 @@ def encoded(x, found, valid, slots):
         valid: which frames count, (B, T).
         slots: the class of each slot, (B, W).
     """
-    found = Softmax(*lax.optimization_barrier(tuple(found)))  # as in ``softmax``
     log_total = jnp.log1p(found.others)
 
     def encode(logits):
@@ -61,76 +60,56 @@ def encoded(x, found, valid, slots):
         log2 = log2 * _scalar(1 / np.log(2), log2)
         k = jnp.floor(log2)
         code = k + (jnp.exp((log2 - k) * _scalar(np.log(2), log2)) - 1)
-        # ``dominates`` holds of the code where it does of the logit, however either was rounded.
-        half = np.array(-1, code.dtype)
-        more = jnp.maximum(code, np.nextafter(half, -half))
-        code = jnp.where(_dominates(logits, found), more, jnp.minimum(code, half))
         possible = (log2 >= SMALLEST) & (found.others > -1)[extra]
         code = jnp.where(possible, code, _scalar(ZERO, code))
         return jnp.where(valid[extra], code, jnp.zeros_like(code))
 
     blank = jnp.take_along_axis(x, slots[:, None, :1], 2, mode="clip")[:, :, 0]
     if _few(x, slots):  # each sum has one term that is not zero, so it is exact
-        by_class = _classes(x, slots)[None, :, None] == slots[:, None, :]
-        labels = jnp.einsum(
-            "btk,bkw->btw", encode(x), by_class.astype(x.dtype), precision="highest"
-        )
+        labels = jnp.einsum("btk,bwk->btw", encode(x), _one_hot(x, slots), precision="highest")
     else:
         labels = encode(jnp.take_along_axis(x, slots[:, None, :], 2, mode="clip"))
     return encode(blank), labels
 
 
-def gradient(x, found, to_others, slots, weight):
+def gradient(x, found, occupancy, slots, weight):
     """Softmax less what the posteriors give each class, times the weight: (B, T, K).
 
     The slope of a class that has most of a frame's probability would keep few digits of that
-    difference. It is what the posteriors give all others, less their probability.
+    difference. It is minus the sum of all others.
 
     Args:
         x: logits, (B, T, K).
         found: their softmax.
-        to_others: posterior of each slot, (B, T, W), but 0 where ``dominates`` holds of its class.
+        occupancy: posterior of each slot, (B, T, W).
         slots: the class of each slot, (B, W).
         weight: (B, T); where it is zero so is the gradient, whatever the logits are.
     """
-    found = Softmax(*lax.optimization_barrier(tuple(found)))  # as in ``softmax``
-    # A select keeps XLA from storing the sums once for each class.
-    most = jnp.sum(to_others, 2) - found.others / (1 + found.others)
-    most = jnp.where(found.others < 1, most, jnp.zeros_like(most))[:, :, None]
+    log_share = -jnp.log1p(found.others)[:, :, None]
+    largest = lax.optimization_barrier(found.largest)[:, :, None]  # as in ``softmax``
     weight = weight[:, :, None]
+    dominates = (found.others < 1)[:, :, None]
+    rest = (found.others / (1 + found.others))[:, :, None]
 
     def scaled(slope):
         return jnp.where(weight != 0, slope * weight, jnp.zeros_like(slope))
 
-    softmax = jnp.exp((x - found.largest[:, :, None]) - jnp.log1p(found.others)[:, :, None])
     if _few(x, slots):
-        # Their sum with a zero, as XLA would store the matrix all along the recursion, if it could.
-        later = slots + jnp.sum(jnp.minimum(to_others[:, :1, :1], 0), 1).astype(slots.dtype)
-        by_slot = later[:, :, None] == _classes(x, slots)[None, None, :]
-        given = jnp.einsum("btw,bwk->btk", to_others, by_slot.astype(x.dtype), precision="highest")
-        softmax = softmax - given
-    slope = scaled(jnp.where(_dominates(x, found), most, softmax))
-    if _few(x, slots):
-        return slope
-    # The first slot of a class takes what all slots of it are given, and the others nothing: so the
-    # order of addition does not matter.
-    same = slots[:, :, None] == slots[:, None, :]
-    first = jnp.argmax(same, 1) == jnp.arange(slots.shape[1])[None, :]
-    takes = (same & first[:, None, :]).astype(x.dtype)
-    given = scaled(jnp.einsum("btw,bwv->btv", to_others, takes, precision="highest"))
-    return jax.vmap(lambda s, k, g: s.at[:, k].add(-g, mode="promise_in_bounds"))(
-        slope, slots, given
+        given = jnp.einsum("btw,bwk->btk", occupancy, _one_hot(x, slots), precision="highest")
+        is_top = (x == largest) & dominates
+        elsewhere = jnp.sum(jnp.where(is_top, jnp.zeros_like(given), given), 2, keepdims=True)
+        plain = jnp.exp((x - largest) + log_share) - given
+        return scaled(jnp.where(is_top, elsewhere - rest, plain))
+    # The classes of slots are set, twice alike where two slots have one class.
+    same = (slots[:, :, None] == slots[:, None, :]).astype(x.dtype)
+    given = jnp.einsum("btw,bwv->btv", occupancy, same, precision="highest")
+    at_slots = jnp.take_along_axis(x, slots[:, None, :], 2, mode="clip")
+    is_top = (at_slots == largest) & dominates
+    elsewhere = jnp.sum(jnp.where(is_top, jnp.zeros_like(given), occupancy), 2, keepdims=True)
+    values = jnp.where(is_top, elsewhere - rest, jnp.exp((at_slots - largest) + log_share) - given)
+    return jax.vmap(lambda g, k, v: g.at[:, k].set(v, mode="promise_in_bounds"))(
+        scaled(jnp.exp((x - largest) + log_share)), slots, scaled(values)
     )
-
-
-def dominates(code):
-    """Whether an encoded emission is of a class with more than half of its frame's probability."""
-    return code > -1
-
-
-def _dominates(logits, found):
-    extra = (slice(None), slice(None), *(None,) * (logits.ndim - 2))
-    return (logits == found.largest[extra]) & (found.others < 1)[extra]
 
 
 def _few(x, slots):
@@ -138,8 +117,9 @@ def _few(x, slots):
     return x.shape[2] <= slots.shape[1]
 
 
-def _classes(x, slots):
-    return jnp.arange(x.shape[2], dtype=slots.dtype)
+def _one_hot(x, slots):
+    classes = jnp.arange(x.shape[2], dtype=slots.dtype)
+    return (slots[:, :, None] == classes[None, None, :]).astype(x.dtype)
 
 
 def _scalar(value, like):
