@@ -3,8 +3,9 @@
 Up to a measured number of scores one block is everything: the plain form. Above it, queries are
 taken in blocks, and for each the keys that it may see, with the softmax put together from blocks
 (Milakov and Gimelshein 2018, Rabe and Staats 2021); the backward pass computes each block again
-from each query's maximum and sum (Dao et al. 2022). Blocks that nothing sees are not visited. The
-mathematics and what was measured are in the README; what is inside a block, in ``xla_scores``.
+from each query's maximum and sum (Dao et al. 2022). Blocks that nothing sees are not visited. For
+values alone, with nothing hidden, a block has all keys: XLA fuses that, if no selection is in it.
+The mathematics and what was measured are in the README; what is inside a block, in ``xla_scores``.
 
 Axes: B rows, N heads, K key heads, H dimensions of a head, T queries, S keys; P and L in a block.
 """
