@@ -13,6 +13,12 @@ from jax import lax
 from kernels.ctc.exponents import SMALLEST, ZERO
 
 
+# A class dominates its frame where all others have less than this part of its probability ...
+_OTHERS = 0.5
+# ... so that it has two thirds of the frame's, of which this is the code.
+_MOST = -2 / 3
+
+
 class Softmax(NamedTuple):
     """Of each frame the largest logit, and the sum of e^(x - largest) of all classes but it."""
 
@@ -28,16 +34,17 @@ def widened(logits):
 def softmax(x) -> Softmax:
     """Both in full precision, however small the others are beside the largest.
 
-    Terms of the largest are 1, and the floor of all others is 0. A frame of -inf throughout has -1
-    others: a sum of zero.
+    Where one term is about 1 and all others are less than 0.7, the sum of these is taken apart;
+    "about" because XLA may round a logit that it computes otherwise here than for the maximum. A
+    frame of -inf throughout has -1 others: a sum of zero.
     """
     largest = jnp.max(x, 2)
     largest = jnp.where(jnp.isneginf(largest), jnp.zeros_like(largest), largest)
     total = jnp.sum(jnp.exp(x - largest[:, :, None]), 2)
     # The barrier keeps XLA from storing (B, T, K) terms, which takes longer than a second pass.
     terms = jnp.exp(x + lax.optimization_barrier(-largest)[:, :, None])
-    less = jnp.sum(terms - jnp.floor(terms), 2)
-    is_one = jnp.abs(total - less - 1) < 0.5
+    less = jnp.sum(terms * (1 - jnp.floor(terms + 0.3)), 2)
+    is_one = jnp.abs(total - less - 1) < 0.3
     return Softmax(largest, jnp.where(is_one, less, total - 1))
 
 
@@ -52,64 +59,90 @@ def encoded(x, found, valid, slots):
         valid: which frames count, (B, T).
         slots: the class of each slot, (B, W).
     """
+    found = Softmax(*lax.optimization_barrier(tuple(found)))  # as in ``softmax``
     log_total = jnp.log1p(found.others)
 
     def encode(logits):
         extra = (slice(None), slice(None), *(None,) * (logits.ndim - 2))
-        log2 = (logits - found.largest[extra]) - log_total[extra]
-        log2 = log2 * _scalar(1 / np.log(2), log2)
+        below = logits - found.largest[extra]
+        log2 = (below - log_total[extra]) * _scalar(1 / np.log(2), below)
         k = jnp.floor(log2)
         code = k + (jnp.exp((log2 - k) * _scalar(np.log(2), log2)) - 1)
+        # ``dominates`` holds of the code where it does of the logit, however either was rounded.
+        most = np.array(_MOST, code.dtype)
+        more = jnp.maximum(code, np.nextafter(most, -most))
+        code = jnp.where(_dominates(below, found.others[extra]), more, jnp.minimum(code, most))
         possible = (log2 >= SMALLEST) & (found.others > -1)[extra]
         code = jnp.where(possible, code, _scalar(ZERO, code))
         return jnp.where(valid[extra], code, jnp.zeros_like(code))
 
     blank = jnp.take_along_axis(x, slots[:, None, :1], 2, mode="clip")[:, :, 0]
     if _few(x, slots):  # each sum has one term that is not zero, so it is exact
-        labels = jnp.einsum("btk,bwk->btw", encode(x), _one_hot(x, slots), precision="highest")
+        by_class = _classes(x, slots)[None, :, None] == slots[:, None, :]
+        labels = jnp.einsum(
+            "btk,bkw->btw", encode(x), by_class.astype(x.dtype), precision="highest"
+        )
     else:
         labels = encode(jnp.take_along_axis(x, slots[:, None, :], 2, mode="clip"))
     return encode(blank), labels
 
 
-def gradient(x, found, occupancy, slots, weight):
+def gradient(x, found, to_others, slots, weight):
     """Softmax less what the posteriors give each class, times the weight: (B, T, K).
 
-    The slope of a class that has most of a frame's probability would keep few digits of that
-    difference. It is minus the sum of all others.
+    The slope of a class that dominates its frame would keep few digits of that difference. It is
+    what the posteriors give all others, less their probability.
 
     Args:
         x: logits, (B, T, K).
         found: their softmax.
-        occupancy: posterior of each slot, (B, T, W).
+        to_others: posterior of each slot, (B, T, W), but 0 where ``dominates`` holds of its class.
         slots: the class of each slot, (B, W).
         weight: (B, T); where it is zero so is the gradient, whatever the logits are.
     """
-    log_share = -jnp.log1p(found.others)[:, :, None]
-    largest = lax.optimization_barrier(found.largest)[:, :, None]  # as in ``softmax``
+    found = Softmax(*lax.optimization_barrier(tuple(found)))  # as in ``softmax``
+    # A select keeps XLA from storing the sums once for each class.
+    most = jnp.sum(to_others, 2) - found.others / (1 + found.others)
+    most = jnp.where(found.others < _OTHERS, most, jnp.zeros_like(most))[:, :, None]
     weight = weight[:, :, None]
-    dominates = (found.others < 1)[:, :, None]
-    rest = (found.others / (1 + found.others))[:, :, None]
 
     def scaled(slope):
         return jnp.where(weight != 0, slope * weight, jnp.zeros_like(slope))
 
+    below = x - found.largest[:, :, None]
+    softmax = jnp.exp(below - jnp.log1p(found.others)[:, :, None])
     if _few(x, slots):
-        given = jnp.einsum("btw,bwk->btk", occupancy, _one_hot(x, slots), precision="highest")
-        is_top = (x == largest) & dominates
-        elsewhere = jnp.sum(jnp.where(is_top, jnp.zeros_like(given), given), 2, keepdims=True)
-        plain = jnp.exp((x - largest) + log_share) - given
-        return scaled(jnp.where(is_top, elsewhere - rest, plain))
-    # The classes of slots are set, twice alike where two slots have one class.
-    same = (slots[:, :, None] == slots[:, None, :]).astype(x.dtype)
-    given = jnp.einsum("btw,bwv->btv", occupancy, same, precision="highest")
-    at_slots = jnp.take_along_axis(x, slots[:, None, :], 2, mode="clip")
-    is_top = (at_slots == largest) & dominates
-    elsewhere = jnp.sum(jnp.where(is_top, jnp.zeros_like(given), occupancy), 2, keepdims=True)
-    values = jnp.where(is_top, elsewhere - rest, jnp.exp((at_slots - largest) + log_share) - given)
-    return jax.vmap(lambda g, k, v: g.at[:, k].set(v, mode="promise_in_bounds"))(
-        scaled(jnp.exp((x - largest) + log_share)), slots, scaled(values)
+        # Their sum with a zero, as XLA would store the matrix all along the recursion, if it could.
+        later = slots + jnp.sum(jnp.minimum(to_others[:, :1, :1], 0), 1).astype(slots.dtype)
+        by_slot = later[:, :, None] == _classes(x, slots)[None, None, :]
+        given = jnp.einsum("btw,bwk->btk", to_others, by_slot.astype(x.dtype), precision="highest")
+        softmax = softmax - given
+    slope = scaled(jnp.where(_dominates(below, found.others[:, :, None]), most, softmax))
+    if _few(x, slots):
+        return slope
+    # The first slot of a class takes what all slots of it are given, and the others nothing: so the
+    # order of addition does not matter.
+    same = slots[:, :, None] == slots[:, None, :]
+    first = jnp.argmax(same, 1) == jnp.arange(slots.shape[1])[None, :]
+    takes = (same & first[:, None, :]).astype(x.dtype)
+    given = scaled(jnp.einsum("btw,bwv->btv", to_others, takes, precision="highest"))
+    return jax.vmap(lambda s, k, g: s.at[:, k].add(-g, mode="promise_in_bounds"))(
+        slope, slots, given
     )
+
+
+def dominates(code):
+    """Whether an encoded emission is of a class with two thirds of its frame's probability."""
+    return code > _MOST
+
+
+def _dominates(below, others):
+    """The same of a logit less the largest: about 0, or less than -0.69.
+
+    So the answer does not depend on how the logit was rounded, which may be otherwise in each
+    fusion if it is computed in the same program, or again in the backward pass.
+    """
+    return (below > -0.35) & (others < _OTHERS)
 
 
 def _few(x, slots):
@@ -117,9 +150,8 @@ def _few(x, slots):
     return x.shape[2] <= slots.shape[1]
 
 
-def _one_hot(x, slots):
-    classes = jnp.arange(x.shape[2], dtype=slots.dtype)
-    return (slots[:, :, None] == classes[None, None, :]).astype(x.dtype)
+def _classes(x, slots):
+    return jnp.arange(x.shape[2], dtype=slots.dtype)
 
 
 def _scalar(value, like):

@@ -78,27 +78,42 @@ def forward(logits, valid, labels, label_lengths, *, blank_id):
 
 
 def saving(logits, valid, labels, label_lengths, *, blank_id):
-    """The loss; the posterior of the blank and of each label, (B, T, W), and the softmax's sums."""
+    """The loss; and for its gradient posteriors, (B, T, W), and the softmax.
+
+    The posteriors are without those of classes that dominate their frame. The softmax of an
+    impossible row is that of nothing.
+    """
     plan, usable, found = _plan(logits, valid, labels, blank_id)
     loss, adjoint, checkpoints = _forward(plan, label_lengths, usable)
-    return (loss,), (_backward(plan, adjoint, checkpoints), *found)
+    to_others = _backward(plan, adjoint, checkpoints, of_others=True)
+    nothing = jnp.full_like(found.others, -1)
+    others = jnp.where(jnp.isposinf(loss)[:, None], nothing, found.others)
+    return (loss,), (to_others, found.largest, others)
 
 
 def gradient(operands, saved, cotangents, wanted, *, blank_id):
     """Softmax minus what the posteriors give each class, times the cotangent."""
     del wanted
     logits, valid, labels, _ = operands
-    (occupancy, *found), (weight,) = saved, cotangents
+    (to_others, *found), (weight,) = saved, cotangents
+    found = emissions.Softmax(*found)
     rows = logits.shape[0]
-    counts = (jnp.sum(occupancy, 2) != 0) & (of_rows(valid, rows) != 0)
+    counts = (found.others != -1) & (of_rows(valid, rows) != 0)
     slope = emissions.gradient(
         emissions.widened(logits),
-        emissions.Softmax(*found),
-        occupancy,
+        found,
+        to_others,
         _slots(of_rows(labels, rows), blank_id),
         jnp.where(counts, weight[:, None], jnp.zeros_like(weight)[:, None]),
     )
     return (slope.astype(logits.dtype),)
+
+
+def occupancy(logits, valid, labels, label_lengths, *, blank_id):
+    """The posterior of the blank and of each label, (B, T, W)."""
+    plan, usable, _ = _plan(logits, valid, labels, blank_id)
+    _, adjoint, checkpoints = _forward(plan, label_lengths, usable)
+    return (_backward(plan, adjoint, checkpoints, of_others=False),)
 
 
 def _plan(logits, valid, labels, blank_id):
@@ -150,8 +165,8 @@ def _scales(plan, first, count, exponents, scales):
         both = jnp.maximum(exponents.blank, exponents.label)
         entering = _enter(exponents.blank, both, plan.skips, NEVER)
         found = Pair(
-            _signed_scale(exponents.blank - exponents.label, valid, plan.labels.dtype),
-            _signed_scale(exponents.label - entering, valid, plan.labels.dtype),
+            _kept(exponents.blank - exponents.label, valid, plan.labels.dtype),
+            _kept(exponents.label - entering, valid, plan.labels.dtype),
         )
         label = jnp.maximum(exponents.label, entering)
         exponents = Pair(
@@ -163,19 +178,27 @@ def _scales(plan, first, count, exponents, scales):
     return lax.fori_loop(0, count, step, (exponents, scales))
 
 
-def _signed_scale(difference, valid, dtype):
-    """2^-|d| > 0, negated where the first summand is the smaller; 0 leaves out the second."""
-    _, _, bias = bits(dtype)
-    scale = power(jnp.maximum(-jnp.abs(difference), 1 - bias), dtype)
-    return jnp.where(valid, jnp.where(difference < 0, -scale, scale), jnp.zeros_like(scale))
+def _kept(difference, valid, dtype):
+    """Of two summands' exponents, as an integer that takes little room; the highest, if padded."""
+    _, _, most = bits(dtype)
+    return jnp.where(valid, jnp.clip(difference, -most, most), most).astype(_kept_as(dtype))
 
 
-def _first(scale):
-    return jnp.where(scale < 0, -scale, jnp.ones_like(scale))
+def _kept_as(dtype):
+    return jnp.int16 if dtype == jnp.float64 else jnp.int8
 
 
-def _second(scale):
-    return jnp.where(scale < 0, jnp.ones_like(scale), scale)
+def _first(difference):
+    """What the first of two summands is multiplied by, a power of two: 1 if it is the larger."""
+    return power(jnp.minimum(difference.astype(jnp.int32), 0), _float(difference))
+
+
+def _second(difference):
+    return power(-jnp.maximum(difference.astype(jnp.int32), 0), _float(difference))
+
+
+def _float(difference):
+    return jnp.float64 if difference.dtype == jnp.int16 else jnp.float32
 
 
 def _step(state, scale, emission, skips):
@@ -257,7 +280,7 @@ def _segments(plan, mantissas, exponents):
     def room(like):
         return jnp.zeros((segments, *like.shape), like.dtype)
 
-    carry = (mantissas, exponents, jnp.zeros(rows, dtype), _room(rows, width, dtype))
+    carry = (mantissas, exponents, jnp.zeros(rows, dtype), _room(rows, width, _kept_as(dtype)))
     carry = (*carry, jax.tree.map(room, (mantissas, exponents)))
     mantissas, exponents, offset, _, checkpoints = one_kernel.fori_loop(
         segments, segment, carry, plan, step_bytes=_step_bytes(plan)
@@ -265,14 +288,16 @@ def _segments(plan, mantissas, exponents):
     return mantissas, exponents, offset, checkpoints
 
 
-def _backward(plan, adjoint, checkpoints):
-    """The posterior of the blank and of each label, (B, T, W)."""
+def _backward(plan, adjoint, checkpoints, *, of_others):
+    """The posterior of the blank and of each label, (B, T, W); 0 for what dominates, if wanted."""
     rows, frames, width = plan.labels.shape
     segments = -(-frames // SEGMENT)
-    room = _room(rows, width, plan.labels.dtype)
+    dtype = plan.labels.dtype
+    room, small = (_room(rows, width, d) for d in (dtype, _kept_as(dtype)))
+    is_blank = jnp.arange(width)[None, :] == 0
 
     def segment(i, carry, plan, checkpoints):
-        blanks, occupancy, adjoint, scales, states = carry
+        occupancy, adjoint, scales, states = carry
         s = segments - 1 - i
         near, begin, count = Plan(plan.blank, occupancy, plan.valid, plan.skips).segment(s)
         mantissas, exponents = jax.tree.map(lambda a: _at(a, 0, s), checkpoints)
@@ -287,23 +312,26 @@ def _backward(plan, adjoint, checkpoints):
         adjoint = Pair(*(a * inverse_power(m) for a, m in zip(adjoint, state, strict=True)))
 
         def back(j, carry):
-            blanks, occupancy, adjoint = carry
+            occupancy, adjoint = carry
             r = count - 1 - j
             state, valid = _get(states, r), _at(near.valid, 1, begin + r)
             label = adjoint.label * state.label
             sums = one_kernel.pair_reduced(adjoint.blank * state.blank, label, jnp.add, 0)
             counts = valid & (sum(sums) != 0)
             share = jnp.where(counts, 1 / sum(sums), jnp.zeros_like(sums[0]))
-            blanks = _written(blanks, 1, s * SEGMENT + r, sums[0] * share)
-            occupancy = _written(occupancy, 1, s * SEGMENT + r, label * share[:, None])
             emission = near.emission(begin + r)
-            return blanks, occupancy, _step_back(adjoint, _get(scales, r), emission, plan.skips)
+            found = Pair(sums[0][:, None], label)
+            if of_others:
+                found = Pair(*map(_unless_dominating, found, emission))
+            found = jnp.where(is_blank, found.blank, found.label) * share[:, None]
+            occupancy = _written(occupancy, 1, s * SEGMENT + r, found)
+            return occupancy, _step_back(adjoint, _get(scales, r), emission, plan.skips)
 
-        blanks, occupancy, adjoint = lax.fori_loop(0, count, back, (blanks, occupancy, adjoint))
-        return blanks, occupancy, adjoint, scales, states
+        occupancy, adjoint = lax.fori_loop(0, count, back, (occupancy, adjoint))
+        return occupancy, adjoint, scales, states
 
-    carry = (jnp.zeros_like(plan.blank), plan.labels, adjoint, room, room)
-    blanks, occupancy, *_ = one_kernel.fori_loop(
+    carry = (plan.labels, adjoint, small, room)
+    occupancy, *_ = one_kernel.fori_loop(
         segments,
         segment,
         carry,
@@ -311,7 +339,11 @@ def _backward(plan, adjoint, checkpoints):
         checkpoints,
         step_bytes=_step_bytes(plan),
     )
-    return occupancy.at[:, :, 0].set(blanks)
+    return occupancy
+
+
+def _unless_dominating(posterior, emission):
+    return jnp.where(emissions.dominates(emission), jnp.zeros_like(posterior), posterior)
 
 
 def _step_bytes(plan):
@@ -356,4 +388,4 @@ def _scalar(value, like):
 
 
 ctc_loss = Implementation(forward, gradient, saving=saving)
-ctc_occupancy = Implementation(lambda *operands, **static: saving(*operands, **static)[1][:1])
+ctc_occupancy = Implementation(occupancy)

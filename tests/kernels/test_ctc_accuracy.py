@@ -51,15 +51,55 @@ def test_gradient_near_convergence_is_exact(classes):
 
 @pytest.mark.parametrize("classes", [3, 40])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_gradient_where_a_class_has_half_of_a_frame_but_for_rounding(classes, dtype):
+@pytest.mark.parametrize("odds", [1, 2])
+def test_gradient_where_a_class_dominates_its_frame_but_for_rounding(classes, dtype, odds):
+    """One with half of its probability or two thirds, a little more or less in each frame."""
     frames, labels = 64, jnp.array([[1, 2, 1, 2], [2, 1, 2, 1]])
     with jax.enable_x64(dtype == "float64"):
         steps = (np.arange(frames) - frames / 2) * np.finfo(dtype).eps / 8
         logits = np.full((2, frames, classes), -40.0)
-        logits[:, :, 1], logits[:, :, 2] = 0.0, steps
-        logits[:, ::3, 0], logits[:, ::3, 1] = steps[::3], -40.0
+        logits[:, :, 1], logits[:, :, 2] = 0.0, np.log(odds) + steps
+        logits[:, ::3, 0], logits[:, ::3, 1] = np.log(odds) + steps[::3], -40.0
         rest = (jnp.zeros((2, frames)), labels, jnp.zeros(labels.shape))
         assert error_of_gradient(jnp.asarray(logits, dtype), *rest) < 20 * np.finfo(dtype).eps
+
+
+def capped(x):
+    return 30 * jnp.tanh((3 * x + 0.1) / 30)
+
+
+def less_priors(x):
+    priors = jnp.linspace(-4, -1, x.shape[2])
+    return jax.nn.log_softmax(3 * x) - 0.3 * priors[None, None, :]
+
+
+@pytest.mark.parametrize("classes", [6, 50])
+@pytest.mark.parametrize("logits_of", [capped, less_priors])
+def test_logits_may_be_computed_in_the_same_program(logits_of, classes):
+    """XLA may round them differently where it takes maxima, sums, emissions and the gradient."""
+    generator = np.random.default_rng(8)
+    rows, frames, count = 3, 70, 12
+    labels = generator.integers(1, classes, (rows, count))
+    path = np.zeros((rows, frames), int)
+    path[:, 2 : 2 + 5 * count : 5] = labels
+    rest = (jnp.zeros((rows, frames)), jnp.asarray(labels), jnp.zeros((rows, count)))
+
+    def loss(logits):
+        return jnp.sum(ctc_loss(logits, *rest))
+
+    apart = jax.jit(jax.value_and_grad(loss))
+    within = [lambda x: loss(logits_of(x)), jax.checkpoint(lambda x: loss(logits_of(x)))]
+    within = [jax.jit(jax.value_and_grad(function)) for function in within]
+    for spread, on_path in ((5.0, 0.0), (0.5, 3.5)):  # at random, and near convergence
+        x = generator.normal(size=(rows, frames, classes)) * spread
+        x = jnp.asarray(x + on_path * np.eye(classes)[path], jnp.float32)
+        logits, of_logits = jax.vjp(jax.jit(logits_of), x)
+        value, slope = apart(logits)
+        (slope,) = of_logits(slope)
+        for function in within:
+            found, gradient = function(x)
+            np.testing.assert_allclose(found, value, rtol=2e-5, atol=1e-5)
+            assert np.linalg.norm(gradient - slope) < 2e-5 * np.linalg.norm(slope)
 
 
 def test_second_derivatives_are_right_beyond_one_segment():
