@@ -30,11 +30,15 @@ from kernels.attention.xla_scores import (
 )
 
 
+FEW = 64  # queries that meet a key head, up to which its sums are in rows (measured: README)
+
+
 class Backward(NamedTuple):
     """What the gradient of every block needs; of all queries, or heads first of one block's.
 
     Attributes:
-        heads: the operands; queries that see nothing are zero in them, for they may be NaN.
+        heads: the operands.
+        sees: which queries see any key, (B, T, N) or (B, N, P), or ``None`` for all.
         queries: of the block, or ``None`` for all.
         highest: score of each query, (B, T, N) or (B, N, P), zero where it was -inf.
         share: what e^(score - highest) is multiplied by, of the same shape.
@@ -43,6 +47,7 @@ class Backward(NamedTuple):
     """
 
     heads: Heads
+    sees: Any
     queries: Near | None
     highest: Any
     share: Any
@@ -56,38 +61,48 @@ class Backward(NamedTuple):
         (out, highest, total), (slopes, of_residual) = saved, cotangents
         sums = highest.dtype
         shifts = jnp.sum(slopes.astype(sums) * out.astype(sums), 3) - of_residual
-        sees = ~jnp.isneginf(highest)
-        if may_see_nothing(heads.given, options):
+        sees = ~jnp.isneginf(highest) if may_see_nothing(heads.given, options) else None
+        if sees is not None:
             slopes = zero_unless(sees[..., None], slopes)
-            query, position = (
-                None if a is None else zero_unless(sees[..., None], a)
-                for a in (heads.query, heads.position_query)
-            )
-            heads = heads._replace(query=query, position_query=position)
-        shifts, highest = zero_unless(sees, shifts), zero_unless(sees, highest)
-        return cls(heads, None, highest, 1 / total, slopes, shifts, options)
+            shifts, highest = zero_unless(sees, shifts), zero_unless(sees, highest)
+        return cls(heads, sees, None, highest, 1 / total, slopes, shifts, options)
 
     def near(self, block: Block) -> "Backward":
         """With the queries of a block only, cut once for all its keys."""
-        highest, share, slopes, shifts = (
-            block.by_head(a) for a in (self.highest, self.share, self.slopes, self.shifts)
-        )
-        return Backward(
-            self.heads, self.heads.near(block), highest, share, slopes, shifts, self.options
-        )
+        parts = (self.highest, self.share, self.slopes, self.shifts)
+        sees = None if self.sees is None else block.by_head(self.sees)
+        queries = self.heads.near(block)
+        return Backward(self.heads, sees, queries, *map(block.by_head, parts), self.options)
+
+    def finite(self, of_queries: Any) -> Any:
+        """Queries of the block, but zero for those that see nothing: they may be NaN."""
+        return of_queries if self.sees is None else zero_unless(self.sees[..., None], of_queries)
+
+    @property
+    def in_rows(self) -> bool:
+        """Whether sums of keys are (B, K, S, H), for few queries, or (B, K, H, S)."""
+        _, heads, queries, _ = self.heads.sizes
+        return queries * heads <= FEW * self.heads.key.shape[1]
 
     def room(self, name: str) -> Any:
-        """Zeros for a sum: of keys, with the dimensions of a head before them."""
+        """Zeros for a sum."""
         heads, given = self.heads, getattr(self.heads.given, name)
+        of_keys = heads.key.shape if self.in_rows else _turned(heads.key.shape)
         shape = {
             "query": heads.query.shape,
             "position_query": heads.query.shape,
-            "key": _turned(heads.key.shape),
-            "value": _turned(heads.value.shape),
+            "key": of_keys,
+            "value": of_keys,
         }.get(name, given.shape)
         if name == "position_key":
             shape = _turned(heads.position_key.shape)
         return jnp.zeros(shape, wide(heads.query.dtype))
+
+    def with_keys(self, total: Any, weights: Any, of_queries: Any, block: Block) -> Any:
+        """The sum of keys with a block's part: the weighted sum of what its queries have."""
+        part = from_queries(weights, of_queries, self.heads.key.shape[1], in_rows=self.in_rows)
+        start = (0, 0, block.s, 0) if self.in_rows else (0, 0, 0, block.s)
+        return added(total, part, start)
 
     def with_block(self, totals: dict[str, Any], block: Block) -> dict[str, Any]:
         """The gradients so far with one block added, whose queries these are."""
@@ -100,8 +115,7 @@ class Backward(NamedTuple):
         result = dict(totals)
         if "value" in totals:
             weights = without_dropped(probabilities, keeps, options)
-            part = from_queries(weights, slopes, heads.value.shape[1])
-            result["value"] = added(totals["value"], part, (0, 0, 0, block.s))
+            result["value"] = self.with_keys(totals["value"], weights, slopes, block)
         if totals.keys() == {"value"}:
             return result
         of_kept = to_keys(slopes, block.of_keys(heads.value))
@@ -114,8 +128,7 @@ class Backward(NamedTuple):
             part = from_keys(of_products, block.of_keys(heads.key))
             result["query"] = added(totals["query"], part.swapaxes(1, 2), (0, block.t, 0, 0))
         if "key" in totals:
-            part = from_queries(of_products, near.query, heads.key.shape[1])
-            result["key"] = added(totals["key"], part, (0, 0, 0, block.s))
+            result["key"] = self.with_keys(totals["key"], of_products, self.finite(near.query), block)
         if "bias" in totals:
             result["bias"] = to_bias(of_scores, given.bias, totals["bias"], block)
         if "offset_bias" in totals:
@@ -130,7 +143,8 @@ class Backward(NamedTuple):
             part = part.swapaxes(1, 2)
             result["position_query"] = added(totals["position_query"], part, (0, block.t, 0, 0))
         if "position_key" in totals:
-            part = from_queries(of_offsets, near.position_query, heads.position_key.shape[1])
+            query = self.finite(near.position_query)
+            part = from_queries(of_offsets, query, heads.position_key.shape[1])
             start = (0, 0, 0, block.first_offset(queries))
             result["position_key"] = added(totals["position_key"], part, start)
         return result
@@ -138,7 +152,9 @@ class Backward(NamedTuple):
     def finished(self, name: str, total: Any) -> Any:
         """A sum as the gradient of its operand."""
         given = getattr(self.heads.given, name)
-        if name in ("key", "value", "position_key"):
+        if name in ("key", "value") and self.in_rows:
+            total = total.swapaxes(1, 2)
+        elif name in ("key", "value", "position_key"):
             total = total.transpose(0, 3, 1, 2)
         return reduced_rows(total, given.shape[0]).astype(given.dtype)
 

@@ -161,6 +161,7 @@ def scores(heads: Heads, near: Near, block: Block, static: Static) -> tuple[Any,
     seen = visible(given, block, static)
     if seen is not None:
         found = jnp.where(seen, found, jnp.asarray(-jnp.inf, found.dtype))
+        slope = None if slope is None else zero_unless(seen, slope)
     return found, slope
 
 
@@ -293,15 +294,18 @@ def from_keys(weights: Any, value: Any) -> Any:
     return _by_group("bkpl,bklh->bkph", weights.astype(value.dtype), value)
 
 
-def from_queries(weights: Any, query: Any, key_heads: int) -> Any:
+def from_queries(weights: Any, query: Any, key_heads: int, *, in_rows: bool = False) -> Any:
     """Sums over queries and the heads of a group: (B, N, P, L), (B, N, P, H) -> (B, K, H, L).
 
-    With the dimensions of a head first, neither operand's large matrix needs to be transposed.
+    With the dimensions of a head first, neither operand's large matrix needs to be transposed. With
+    few queries the result is what is large, and as (B, K, L, H) it is turned more cheaply.
     """
     rows, _, _, keys = weights.shape
     weights = weights.astype(query.dtype).reshape(rows, key_heads, -1, keys)
-    turned = query.reshape(rows, key_heads, -1, query.shape[3]).swapaxes(2, 3)
-    return _product("bkhp,bkpl->bkhl", turned, weights)
+    query = query.reshape(rows, key_heads, -1, query.shape[3])
+    if in_rows:
+        return _product("bkpl,bkph->bklh", weights, query)
+    return _product("bkhp,bkpl->bkhl", query.swapaxes(2, 3), weights)
 
 
 def _by_group(axes: str, of_queries: Any, of_keys: Any) -> Any:

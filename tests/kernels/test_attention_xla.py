@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from kernel_matrix import compiled_in_haste
 
-from kernels.attention import derivatives, xla, xla_blocks
+from kernels.attention import derivatives, xla, xla_backward, xla_blocks
 from kernels.attention.operands import DIFFERENTIABLE, Operands
 from kernels.attention.xla_scores import Static, heads_first
 
@@ -109,6 +109,7 @@ def form(request, monkeypatch):
     """Both forms at the sizes of these tests: a block of everything, and blocks of 16."""
     if request.param == "blocks":
         _blocks_of(16, monkeypatch)
+        monkeypatch.setattr(xla_backward, "FEW", 0)  # as for long sequences
     return request.param
 
 
@@ -214,8 +215,9 @@ def test_large_residuals_keep_the_digits_of_float32():
     np.testing.assert_allclose(found["query"], true["query"], 1e-3, 1e-3)
 
 
+@pytest.mark.parametrize("soft_cap", [None, 5.0])
 @pytest.mark.usefixtures("form")
-def test_padding_may_hold_anything():
+def test_padding_may_hold_anything(soft_cap):
     """NaN in queries and keys beyond the lengths, and in the cotangents of such queries."""
     of_query, of_key = np.array([20, 0]), np.array([33, 9])
     clean = _given(_lengths(of_query, of_key), jnp.float32)
@@ -226,7 +228,7 @@ def test_padding_may_hold_anything():
         key=jnp.where(pad_key[:, :, None, None], jnp.nan, clean.key),
         value=jnp.where(pad_key[:, :, None, None], jnp.inf, clean.value),
     )
-    static = {"scale": 0.3} | DEFAULTS
+    static = {"scale": 0.3} | DEFAULTS | {"soft_cap": soft_cap}
     wanted = tuple(name in ("query", "key", "value") for name in Operands._fields)
 
     @jax.jit
@@ -247,6 +249,17 @@ def test_padding_may_hold_anything():
     assert np.all(np.asarray(outputs[1])[pad_query] == -np.inf)
     assert np.all(np.asarray(gradients[0])[pad_query] == 0)
     assert np.all(np.asarray(gradients[1])[pad_key] == 0)
+
+
+def test_few_queries_may_have_blocks_of_keys(monkeypatch):
+    """Then the sums of keys are in rows, and begin elsewhere than in columns."""
+    _blocks_of(16, monkeypatch)
+    given = _given({}, jnp.float32)
+    in_rows = _value_and_gradients(xla.attention, given, {})
+    monkeypatch.setattr(xla_backward, "FEW", 0)
+    in_columns = _value_and_gradients(xla.attention, given, {})
+    for name, expected in in_columns.items():
+        np.testing.assert_allclose(in_rows[name], expected, 1e-5, 1e-5)
 
 
 @pytest.mark.parametrize(
