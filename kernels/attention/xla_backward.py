@@ -29,7 +29,6 @@ from kernels.attention.xla_scores import (
     zero_unless,
 )
 
-
 FEW = 64  # queries that meet a key head, up to which its sums are in rows (measured: README)
 
 
@@ -69,10 +68,12 @@ class Backward(NamedTuple):
 
     def near(self, block: Block) -> "Backward":
         """With the queries of a block only, cut once for all its keys."""
-        parts = (self.highest, self.share, self.slopes, self.shifts)
         sees = None if self.sees is None else block.by_head(self.sees)
+        highest, share, slopes, shifts = (
+            block.by_head(a) for a in (self.highest, self.share, self.slopes, self.shifts)
+        )
         queries = self.heads.near(block)
-        return Backward(self.heads, sees, queries, *map(block.by_head, parts), self.options)
+        return Backward(self.heads, sees, queries, highest, share, slopes, shifts, self.options)
 
     def finite(self, of_queries: Any) -> Any:
         """Queries of the block, but zero for those that see nothing: they may be NaN."""
@@ -128,7 +129,8 @@ class Backward(NamedTuple):
             part = from_keys(of_products, block.of_keys(heads.key))
             result["query"] = added(totals["query"], part.swapaxes(1, 2), (0, block.t, 0, 0))
         if "key" in totals:
-            result["key"] = self.with_keys(totals["key"], of_products, self.finite(near.query), block)
+            query = self.finite(near.query)
+            result["key"] = self.with_keys(totals["key"], of_products, query, block)
         if "bias" in totals:
             result["bias"] = to_bias(of_scores, given.bias, totals["bias"], block)
         if "offset_bias" in totals:

@@ -12,7 +12,6 @@ from jax import lax
 
 from kernels.ctc.exponents import SMALLEST, ZERO
 
-
 # A class dominates its frame where all others have less than this part of its probability ...
 _OTHERS = 0.5
 # ... so that it has two thirds of the frame's, of which this is the code.
