@@ -1,5 +1,6 @@
-"""Depthwise convolution, with its gradients, on CPU, GPU and TPU."""
+"""Convolutions with their gradients, on CPU, GPU and TPU."""
 
 from kernels.convolution.api import depthwise_conv1d
+from kernels.convolution.images import conv2d
 
-__all__ = ["depthwise_conv1d"]
+__all__ = ["conv2d", "depthwise_conv1d"]
