@@ -1,15 +1,19 @@
-"""Convolutions of images in XLA; on a CPU by matrix products or multiply-adds where these win.
+"""Convolutions of images in XLA.
 
-XLA's own convolution is what other platforms run. On a CPU its value is fast, but not with filters
-of their own for some rows, as ``vmap`` over models has, nor the filters' gradient then or inside a
-loop. There the patches of an image, side by side, are one factor of a product (im2col).
+On a CPU, XLA hands a convolution to a fast library only where its operands lie as (B, H, W, I) and
+(h, w, I, O) do. It turns the others so, but in a program's main computation only: the gradients in
+a loop, and those with filters of their own for some rows, as ``vmap`` over models has, run in plain
+loops instead, up to 79 times as long. So gradients are written here as convolutions that lie so,
+filters that differ between rows take their turns, and where a product or sums over taps are faster
+still, these are taken (measured: README). Elsewhere it is XLA's convolution and JAX's derivative.
 
 Axes: B rows, H by W pixels, I channels, h by w taps, O features, U by V pixels of the result;
-filters and bias have G rows, a divisor of B. K = h w I is the length of a patch.
+filters and bias have G rows, a divisor of B.
 """
 
 import functools
 import operator
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +22,9 @@ from jax import lax
 
 from kernels.convolution.reference import ACTIVATIONS
 from kernels.dispatch import Implementation
+
+NARROW = 16  # channels, or features
+MANY_TAPS = 32
 
 
 class Window(NamedTuple):
@@ -35,7 +42,7 @@ class Window(NamedTuple):
     dilation: tuple[int, int]
     groups: int
 
-    def taps(self, inputs: Any, size: tuple[int, int]) -> list[Any]:
+    def taps(self, inputs: Any, size: Sequence[int]) -> list[Any]:
         """What each tap meets, (B, U, V, I), row by row."""
         zero = jnp.zeros((), inputs.dtype)
         padded = lax.pad(
@@ -62,37 +69,33 @@ class Window(NamedTuple):
 
 def forward(inputs, filters, bias, *, activation, **window):
     """(B, H, W, I), (G, h, w, I / groups, O), (G, O) -> (B, U, V, O)."""
-    z = _for_platform(_by_cpu, _by_lax, Window(**window), inputs, filters)
-    return (_finished(z, bias, activation).astype(inputs.dtype),)
+    z = _convolved(Window(**window), inputs, filters, bias)
+    return (ACTIVATIONS[activation](z).astype(inputs.dtype),)
 
 
 def gradient(operands, outputs, cotangents, wanted, *, activation, **window):
     """The convolution's adjoints, with the activation's slope taken at a recomputed z."""
     del outputs
-    window, (inputs, filters, bias) = Window(**window), operands
-    (dz,) = cotangents
+    window, (inputs, filters, bias), (dz,) = Window(**window), operands, cotangents
     if activation is not None:
-        z = _for_platform(_by_cpu, _by_lax, window, inputs, filters)
-        z = z if bias is None else z + _of_rows(bias, len(z)).astype(z.dtype)
+        z = _convolved(window, inputs, filters, bias)
         dz = jax.vjp(ACTIVATIONS[activation], z)[1](dz.astype(z.dtype))[0]
-    wants_inputs, wants_filters, wants_bias = wanted
-    gradients = []
-    if wants_inputs:
-        gradients.append(
-            _for_platform(_inputs_by_cpu, _inputs_by_lax, window, inputs, filters, dz).astype(
-                inputs.dtype
-            )
-        )
-    if wants_filters:
-        gradients.append(
-            _for_platform(_filters_by_cpu, _filters_by_lax, window, inputs, filters, dz).astype(
-                filters.dtype
-            )
-        )
+    *wanted, wants_bias = wanted
+    ways = ((_inputs_by_cpu, _inputs_by_lax, inputs), (_filters_by_cpu, _filters_by_lax, filters))
+    gradients = [
+        _for_platform(cpu, others, window, inputs, filters, dz).astype(like.dtype)
+        for wants, (cpu, others, like) in zip(wanted, ways, strict=True)
+        if wants
+    ]
     if wants_bias:
-        by_bias = dz.reshape(len(bias), -1, dz.shape[3])
+        by_bias = dz.reshape(bias.shape[0], -1, bias.shape[1])
         gradients.append(jnp.sum(by_bias, 1, dtype=_wide(dz.dtype)).astype(bias.dtype))
     return tuple(gradients)
+
+
+def _convolved(window, inputs, filters, bias):
+    z = _for_platform(_by_cpu, _by_lax, window, inputs, filters)
+    return z if bias is None else z + _of_rows(bias, z.shape[0]).astype(z.dtype)
 
 
 def _for_platform(cpu, others, window, *arrays):
@@ -106,11 +109,6 @@ def _for_platform(cpu, others, window, *arrays):
         return others(window, *narrow).astype(wide)
 
     return lax.platform_dependent(*arrays, cpu=on_cpu, default=elsewhere)
-
-
-def _finished(z, bias, activation):
-    z = z if bias is None else z + _of_rows(bias, len(z)).astype(z.dtype)
-    return ACTIVATIONS[activation](z)
 
 
 def _of_rows(bias, rows):
@@ -128,15 +126,13 @@ def _by_lax(window, inputs, filters):
         by_filter = inputs.reshape(len(filters), -1, *inputs.shape[1:])
         z = jax.vmap(functools.partial(_by_lax, window))(by_filter, filters[:, None])
         return z.reshape(-1, *z.shape[2:])
-    return lax.conv_general_dilated(
+    return _convolution(
         inputs,
         filters[0],
-        window.strides,
         window.padding,
-        rhs_dilation=window.dilation,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=window.groups,
-        precision=None if inputs.dtype in (jnp.bfloat16, jnp.float16) else lax.Precision.HIGHEST,
+        strides=window.strides,
+        dilation=window.dilation,
+        groups=window.groups,
     )
 
 
@@ -148,58 +144,117 @@ def _filters_by_lax(window, inputs, filters, dz):
     return jax.linear_transpose(lambda f: _by_lax(window, inputs, f), filters)(dz)[0]
 
 
+def _convolution(
+    inputs, filters, padding, *, strides=(1, 1), dilation=(1, 1), spread=(1, 1), groups=1
+):
+    """``spread`` is the distance between the pixels of the inputs, with zeros in between."""
+    return lax.conv_general_dilated(
+        inputs,
+        filters,
+        strides,
+        padding,
+        lhs_dilation=spread,
+        rhs_dilation=dilation,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
+        precision=None if inputs.dtype in (jnp.bfloat16, jnp.float16) else lax.Precision.HIGHEST,
+    )
+
+
 # ---------------------------------------------------------------------- On a CPU
 
 
 def _by_cpu(window, inputs, filters):
-    groups, height, width, channels, features = filters.shape
+    _, *size, channels, features = filters.shape
     if window.groups > 1:
         return _by_lax(window, inputs, filters)
-    if channels == 1:
-        by_tap = filters.reshape(groups, -1, features)
-        terms = (
-            tap * _of_rows(by_tap[:, k], len(tap))
-            for k, tap in enumerate(window.taps(inputs, (height, width)))
-        )
-        return functools.reduce(operator.add, terms)
-    if groups == 1 and height * width > 1:
-        return _by_lax(window, inputs, filters)
-    patches = _patches(window, inputs, filters)
-    z = _product("gpk,gko->gpo", patches.reshape(groups, -1, patches.shape[3]), _matrix(filters))
-    return z.reshape(*patches.shape[:3], features)
+    if channels == 1 and features <= NARROW:
+        return _sum_of_taps(window, inputs, filters)
+    if size == [1, 1]:
+        (pixels,) = window.taps(inputs, size)
+        return _product("gpi,gio->gpo", pixels, filters).reshape(*pixels.shape[:3], features)
+    return _in_turn(lambda x, f: _by_lax(window, x, f[None]), filters, inputs)
 
 
 def _inputs_by_cpu(window, inputs, filters, dz):
-    groups, height, width, _, features = filters.shape
-    if window.groups > 1 or (groups == 1 and height * width > 1):
+    _, *size, channels, _ = filters.shape
+    if window.groups > 1:
         return _inputs_by_lax(window, inputs, filters, dz)
-    of_patches = _product("gpo,gko->gpk", dz.reshape(groups, -1, features), _matrix(filters))
-    of_patches = of_patches.reshape(*dz.shape[:3], -1)
-    return jax.linear_transpose(lambda x: _patches(window, x, filters), inputs)(of_patches)[0]
+    overlap = channels <= NARROW or max(window.strides) > 1
+    if size == [1, 1] or (overlap and size[0] * size[1] <= MANY_TAPS):
+        of_taps = _product("gpo,gko->gpk", dz, filters)
+        of_taps = of_taps.reshape(*dz.shape[:3], -1)
+        patches = functools.partial(_patches, window, size)
+        return jax.linear_transpose(patches, inputs)(of_taps)[0]
+
+    def of_one(dz, f):
+        turned = f[::-1, ::-1].swapaxes(2, 3)
+        spans = zip(inputs.shape[1:3], size, dz.shape[1:3], *window[:3], strict=True)
+        pads = []
+        for pixels, taps, results, stride, (before, _), dilation in spans:
+            reach = (taps - 1) * dilation
+            after = pixels - (results - 1) * stride - 1 + before
+            pads.append((reach - before, after))
+        return _convolution(dz, turned, pads, dilation=window.dilation, spread=window.strides)
+
+    return _in_turn(of_one, filters, dz)
 
 
 def _filters_by_cpu(window, inputs, filters, dz):
-    groups, *_, features = filters.shape
+    _, *size, _, _ = filters.shape
     if window.groups > 1:
         return _filters_by_lax(window, inputs, filters, dz)
-    patches = _patches(window, inputs, filters)
-    patches = patches.reshape(groups, -1, patches.shape[3])
-    return _product("gpk,gpo->gko", patches, dz.reshape(groups, -1, features)).reshape(
-        filters.shape
+    if size == [1, 1]:
+        (pixels,) = window.taps(inputs, size)
+        groups = len(filters)
+        pixels, dz = (a.reshape(groups, -1, a.shape[3]) for a in (pixels, dz))
+        found = jnp.einsum("gpi,gpo->gio", pixels, dz, precision=lax.Precision.HIGHEST)
+        return found.reshape(filters.shape)
+
+    def of_one(x, dz, f):
+        spans = zip(x.shape[1:3], f.shape[:2], dz.shape[1:3], *window[:3], strict=True)
+        pads = []
+        for pixels, taps, results, stride, (before, _), dilation in spans:
+            needed = (taps - 1) * dilation + (results - 1) * stride + 1
+            pads.append((before, needed - pixels - before))
+        turned = x.transpose(3, 1, 2, 0), dz.transpose(1, 2, 0, 3)
+        found = _convolution(*turned, pads, strides=window.dilation, dilation=window.strides)
+        return found.transpose(1, 2, 0, 3)[None]
+
+    found = _in_turn(of_one, filters, inputs, dz)
+    return found.reshape(filters.shape)
+
+
+def _in_turn(function, filters, *arrays):
+    """(B', ...) of the rows (B, ...) of arrays that each filter has, and the filter."""
+    if len(filters) == 1:
+        return function(*arrays, filters[0])
+    by_filter = (a.reshape(len(filters), -1, *a.shape[1:]) for a in arrays)
+    found = lax.map(lambda given: function(*given), (*by_filter, filters))
+    return found.reshape(-1, *found.shape[2:])
+
+
+def _sum_of_taps(window, inputs, filters):
+    groups, height, width, _, features = filters.shape
+    by_tap = filters.reshape(groups, -1, features)
+    terms = (
+        tap * _of_rows(by_tap[:, k], len(tap))
+        for k, tap in enumerate(window.taps(inputs, (height, width)))
     )
+    return functools.reduce(operator.add, terms)
 
 
-def _patches(window, inputs, filters):
-    """(B, U, V, K): a patch has its channels together."""
-    return jnp.concatenate(window.taps(inputs, filters.shape[1:3]), 3)
+def _patches(window, size, inputs):
+    """(B, U, V, h w I): a patch has the channels of a tap together."""
+    return jnp.concatenate(window.taps(inputs, size), 3)
 
 
-def _matrix(filters):
-    return filters.reshape(len(filters), -1, filters.shape[4])
-
-
-def _product(axes, a, b):
-    return jnp.einsum(axes, a, b, precision=lax.Precision.HIGHEST)
+def _product(axes, pixels, filters):
+    """(B, U, V, n) with (G, h, w, I, O), whose taps and channels are one axis."""
+    groups, *_, features = filters.shape
+    pixels = pixels.reshape(groups, -1, pixels.shape[3])
+    matrix = filters.reshape(groups, -1, features)
+    return jnp.einsum(axes, pixels, matrix, precision=lax.Precision.HIGHEST)
 
 
 def _wide(dtype):
