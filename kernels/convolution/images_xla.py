@@ -21,7 +21,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from kernels.convolution.reference import ACTIVATIONS
+from kernels.convolution.xla import wide
 from kernels.dispatch import Implementation
+from kernels.rows import of_rows
 
 NARROW = 16  # channels, or features
 MANY_TAPS = 32
@@ -89,32 +91,26 @@ def gradient(operands, outputs, cotangents, wanted, *, activation, **window):
     ]
     if wants_bias:
         by_bias = dz.reshape(bias.shape[0], -1, bias.shape[1])
-        gradients.append(jnp.sum(by_bias, 1, dtype=_wide(dz.dtype)).astype(bias.dtype))
+        gradients.append(jnp.sum(by_bias, 1, dtype=wide(dz.dtype)).astype(bias.dtype))
     return tuple(gradients)
 
 
 def _convolved(window, inputs, filters, bias):
     z = _for_platform(_by_cpu, _by_lax, window, inputs, filters)
-    return z if bias is None else z + _of_rows(bias, z.shape[0]).astype(z.dtype)
+    return z if bias is None else z + of_rows(bias, z.shape[0]).astype(z.dtype)[:, None, None]
 
 
 def _for_platform(cpu, others, window, *arrays):
-    wide = _wide(arrays[0].dtype)
+    sums = wide(arrays[0].dtype)
 
     def on_cpu(*arrays):
-        return cpu(window, *(array.astype(wide) for array in arrays))
+        return cpu(window, *(array.astype(sums) for array in arrays))
 
     def elsewhere(*arrays):
         narrow = (array.astype(arrays[0].dtype) for array in arrays)
-        return others(window, *narrow).astype(wide)
+        return others(window, *narrow).astype(sums)
 
     return lax.platform_dependent(*arrays, cpu=on_cpu, default=elsewhere)
-
-
-def _of_rows(bias, rows):
-    groups, features = bias.shape
-    each = jnp.broadcast_to(bias[:, None], (groups, rows // groups, features))
-    return each.reshape(rows, 1, 1, features)
 
 
 # ---------------------------------------------------------------------- XLA's convolution
@@ -238,7 +234,7 @@ def _sum_of_taps(window, inputs, filters):
     groups, height, width, _, features = filters.shape
     by_tap = filters.reshape(groups, -1, features)
     terms = (
-        tap * _of_rows(by_tap[:, k], len(tap))
+        tap * of_rows(by_tap[:, k], len(tap))[:, None, None]
         for k, tap in enumerate(window.taps(inputs, (height, width)))
     )
     return functools.reduce(operator.add, terms)
@@ -255,10 +251,6 @@ def _product(axes, pixels, filters):
     pixels = pixels.reshape(groups, -1, pixels.shape[3])
     matrix = filters.reshape(groups, -1, features)
     return jnp.einsum(axes, pixels, matrix, precision=lax.Precision.HIGHEST)
-
-
-def _wide(dtype):
-    return jnp.float64 if dtype == jnp.float64 else jnp.float32
 
 
 conv2d = Implementation(forward, gradient)

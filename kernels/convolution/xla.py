@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from kernels.convolution.reference import ACTIVATIONS
 from kernels.dispatch import Implementation
+from kernels.rows import of_rows
 
 STEP = 16  # frames per step of the loop that sums the filters' gradient
 
@@ -43,7 +44,7 @@ def gradient(operands, outputs, cotangents, wanted, *, left, right, dilation, ac
         gradients.append(_filter_gradient(x, dz, filters, left, right, dilation))
     if wants_bias:
         by_bias = _by_filter(dz, bias.shape[0])
-        gradients.append(jnp.sum(by_bias, (1, 2), dtype=_wide(dz.dtype)).astype(bias.dtype))
+        gradients.append(jnp.sum(by_bias, (1, 2), dtype=wide(dz.dtype)).astype(bias.dtype))
     return tuple(gradients)
 
 
@@ -52,10 +53,10 @@ def _convolve(x, filters, left, right, dilation):
     groups, width, _ = filters.shape
     frames = x.shape[1] + left + right - (width - 1) * dilation
     x = _by_filter(_pad(x, left, right), groups)
-    wide = _wide(x.dtype)
+    sums = wide(x.dtype)
     terms = (
-        x[:, :, w * dilation : w * dilation + frames].astype(wide)
-        * filters[:, w].astype(wide)[:, None, None, :]
+        x[:, :, w * dilation : w * dilation + frames].astype(sums)
+        * filters[:, w].astype(sums)[:, None, None, :]
         for w in range(width)
     )
     z = functools.reduce(operator.add, terms)
@@ -72,22 +73,22 @@ def _filter_gradient(x, dz, filters, left, right, dilation):
     steps = -(-dz.shape[1] // STEP)
     behind = steps * STEP - dz.shape[1]
     x, dz = _pad(x, left, right + behind), _pad(dz, 0, behind)
-    wide, reach = _wide(x.dtype), (width - 1) * dilation
+    sums, reach = wide(x.dtype), (width - 1) * dilation
 
     def taps(step):
-        window = jax.lax.dynamic_slice_in_dim(x, step * STEP, STEP + reach, 1).astype(wide)
-        dz_step = jax.lax.dynamic_slice_in_dim(dz, step * STEP, STEP, 1).astype(wide)
+        window = jax.lax.dynamic_slice_in_dim(x, step * STEP, STEP + reach, 1).astype(sums)
+        dz_step = jax.lax.dynamic_slice_in_dim(dz, step * STEP, STEP, 1).astype(sums)
         terms = (
             window[:, t : t + reach + 1 : dilation] * dz_step[:, t : t + 1] for t in range(STEP)
         )
         return functools.reduce(operator.add, terms)
 
-    total = jax.lax.fori_loop(1, steps, lambda step, sums: sums + taps(step), taps(0))
+    total = jax.lax.fori_loop(1, steps, lambda step, so_far: so_far + taps(step), taps(0))
     return total.reshape(groups, -1, width, channels).sum(1).astype(filters.dtype)
 
 
 def _add(z, bias):
-    return z if bias is None else z + _rows(bias, z.shape[0]).astype(z.dtype)[:, None, :]
+    return z if bias is None else z + of_rows(bias, z.shape[0]).astype(z.dtype)[:, None, :]
 
 
 def _by_filter(array, groups):
@@ -101,7 +102,8 @@ def _pad(x, left, right):
     return jax.lax.pad(x, zero, ((0, 0, 0), (left, right, 0), (0, 0, 0)))
 
 
-def _wide(dtype):
+def wide(dtype):
+    """What sums are in."""
     return jnp.float64 if dtype == jnp.float64 else jnp.float32
 
 
@@ -109,17 +111,8 @@ def _zero_after(array, lengths):
     if lengths is None:
         return array
     t = jnp.arange(array.shape[1], dtype=lengths.dtype)
-    valid = t[None, :] < _rows(lengths, array.shape[0])[:, None]
+    valid = t[None, :] < of_rows(lengths, array.shape[0])[:, None]
     return jnp.where(valid[:, :, None], array, jnp.zeros((), array.dtype))
-
-
-def _rows(array, rows):
-    """Row b is row b // (rows / N) of N; jnp.repeat would gather what is sharded."""
-    if array.shape[0] in (1, rows):
-        return jnp.broadcast_to(array, (rows, *array.shape[1:]))
-    each = rows // array.shape[0]
-    wider = jnp.broadcast_to(array[:, None], (array.shape[0], each, *array.shape[1:]))
-    return wider.reshape(rows, *array.shape[1:])
 
 
 def _output_lengths(inputs, outputs, lengths):
