@@ -204,7 +204,7 @@ def override(configs: Mapping[Any, Any]) -> Iterator[None]:
         configs: kernel, or (kernel, bucket), -> configuration.
 
     Example:
-        >>> from kernels.convolution.tuning import CONVOLVE, Config
+        >>> from kernels.convolution.depthwise1d.tuning import CONVOLVE, Config
         >>> with override({"depthwise_conv1d.convolve": Config(num_warps=8)}):
         ...     print(
         ...         CONVOLVE.choose(

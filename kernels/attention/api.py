@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 from kernels.attention import checks, dropout
 from kernels.attention.operands import Operands
 from kernels.dispatch import Operation
+from kernels.precision import wide
 
 _operation = Operation(
     "attention",
@@ -359,8 +360,8 @@ def _bind(operands: Operands, **options: Any) -> Any:
     """Output (B, T, N, H) and residual (B, T, N); without a query or a key there is no sum."""
     rows, queries, heads, _ = operands.query.shape
     if 0 in (*operands.query.shape, *operands.key.shape):
-        wide = jnp.float64 if operands.query.dtype == jnp.float64 else jnp.float32
-        return jnp.zeros_like(operands.query), jnp.full((rows, queries, heads), -jnp.inf, wide)
+        residual = jnp.full((rows, queries, heads), -jnp.inf, wide(operands.query.dtype))
+        return jnp.zeros_like(operands.query), residual
     return _operation(*operands, **options)
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from kernels.attention import reference
 from kernels.attention.operands import Operands, taps_before
-from kernels.convolution.api import depthwise_conv1d
+from kernels.convolution.depthwise1d.api import depthwise_conv1d
 from kernels.dispatch import Implementation
 from kernels.rows import of_rows
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from kernels.attention import dropout
 from kernels.attention.operands import Operands, taps_before
+from kernels.precision import wide
 
 
 def attention(
@@ -46,7 +47,7 @@ def attention(
     if bias_fn is not None:
         offsets = np.arange(key.shape[1])[None, :] - np.arange(queries)[:, None]
         added = bias_fn(jnp.asarray(offsets.reshape(-1), jnp.int32))
-        added = added.reshape(-1, *offsets.shape)[None].astype(_wide(query.dtype))
+        added = added.reshape(-1, *offsets.shape)[None].astype(wide(query.dtype))
         bias = added if bias is None else added + _of_rank(bias, 4).astype(added.dtype)
     given = Operands(
         query,
@@ -156,7 +157,7 @@ def definition(given: Operands, *, scale, causal, window, soft_cap, dropout_rate
 def filtered_keys(given: Operands, causal: bool) -> jax.Array:
     """(b, S, K, H): each key the sum of its neighbours in the same sequence, times the filter."""
     taps, keys = given.key_filter.shape[1], given.key.shape[1]
-    wide = _wide(given.key.dtype)
+    sums = wide(given.key.dtype)
     s = jnp.arange(keys, dtype=jnp.int32)
     total: Any = 0
     for tap in range(taps):
@@ -167,8 +168,8 @@ def filtered_keys(given: Operands, causal: bool) -> jax.Array:
             counts &= given.key_segments[:, clipped] == given.key_segments
         if given.key_lengths is not None:
             counts &= jnp.maximum(source, s)[None] < given.key_lengths[:, None]
-        frames = _where(counts[..., None, None], given.key[:, clipped].astype(wide))
-        total += frames * given.key_filter[:, tap].astype(wide)[:, None]
+        frames = _where(counts[..., None, None], given.key[:, clipped].astype(sums))
+        total += frames * given.key_filter[:, tap].astype(sums)[:, None]
     return total.astype(given.key.dtype)
 
 
@@ -231,16 +232,12 @@ def _product(axes: str, a: Any, b: Any) -> jax.Array:
     """
     low = jax.lax.DotAlgorithmPreset.BF16_BF16_F32
     precision: Any = low if a.dtype == jnp.bfloat16 else jax.lax.Precision.HIGHEST
-    wide = _wide(a.dtype)
-    return jnp.einsum(axes, a.astype(wide), b.astype(wide), precision=precision)
+    sums = wide(a.dtype)
+    return jnp.einsum(axes, a.astype(sums), b.astype(sums), precision=precision)
 
 
 def _where(keep: Any, array: Any) -> Any:
     return None if array is None else jnp.where(keep, array, jnp.zeros((), array.dtype))
-
-
-def _wide(dtype: Any) -> Any:
-    return jnp.float64 if dtype == jnp.float64 else jnp.float32
 
 
 def _of_rank(array: Any, rank: int) -> Any:

@@ -28,10 +28,10 @@ from kernels.attention.xla_scores import (
     heads_first,
     kept,
     scores,
-    wide,
     without_dropped,
 )
 from kernels.dispatch import Implementation
+from kernels.precision import wide
 
 
 class Softmax(NamedTuple):

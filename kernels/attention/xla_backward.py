@@ -24,10 +24,10 @@ from kernels.attention.xla_scores import (
     to_keys,
     to_offset_bias,
     to_offsets,
-    wide,
     without_dropped,
     zero_unless,
 )
+from kernels.precision import wide
 
 FEW = 64  # queries that meet a key head, up to which its sums are in rows (measured: README)
 

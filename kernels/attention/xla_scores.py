@@ -17,6 +17,7 @@ from jax import lax
 from kernels.attention import dropout
 from kernels.attention.operands import Operands
 from kernels.attention.reference import by_offset
+from kernels.precision import wide
 from kernels.rows import of_rows
 
 
@@ -331,11 +332,6 @@ def added(total: Any, part: Any, starts: tuple) -> Any:
 def zero_unless(keep: Any, array: Any) -> Any:
     """The array where ``keep``, zero elsewhere, whatever was there."""
     return jnp.where(keep, array, jnp.zeros((), array.dtype))
-
-
-def wide(dtype: Any) -> Any:
-    """What sums are in."""
-    return jnp.float64 if dtype == jnp.float64 else jnp.float32
 
 
 def _cut(array: Any, start: Any, size: int, axis: int) -> Any:

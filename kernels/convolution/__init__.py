@@ -1,6 +1,6 @@
 """Convolutions with their gradients, on CPU, GPU and TPU."""
 
-from kernels.convolution.api import depthwise_conv1d
-from kernels.convolution.images import conv2d
+from kernels.convolution.dense2d.api import conv2d
+from kernels.convolution.depthwise1d.api import depthwise_conv1d
 
 __all__ = ["conv2d", "depthwise_conv1d"]

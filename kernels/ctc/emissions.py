@@ -11,6 +11,7 @@ import numpy as np
 from jax import lax
 
 from kernels.ctc.exponents import SMALLEST, ZERO
+from kernels.precision import wide
 
 # A class dominates its frame where all others have less than this part of its probability ...
 _OTHERS = 0.5
@@ -27,7 +28,7 @@ class Softmax(NamedTuple):
 
 def widened(logits):
     """Logits in float32, or float64."""
-    return logits.astype(jnp.float64 if logits.dtype == jnp.float64 else jnp.float32)
+    return logits.astype(wide(logits.dtype))
 
 
 def softmax(x) -> Softmax:

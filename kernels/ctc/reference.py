@@ -9,6 +9,8 @@ Axes: B batch, T frames, K classes, N labels, S = 2N + 1 states (blank, label, b
 import jax
 import jax.numpy as jnp
 
+from kernels.precision import wide
+
 
 def ctc_loss(
     logits, logit_paddings, labels, label_paddings, *, blank_id=0, log_epsilon=None,
@@ -31,7 +33,7 @@ def ctc_loss(
 
 def log_softmax(logits, valid):
     """Log probabilities in float32 or wider; -inf for all classes where all logits are -inf."""
-    x = logits.astype(jnp.float64 if logits.dtype == jnp.float64 else jnp.float32)
+    x = logits.astype(wide(logits.dtype))
     x = jnp.where(valid[:, :, None], x, jnp.zeros_like(x))  # padding may hold NaN
     largest = jax.lax.stop_gradient(jnp.max(x, axis=2, keepdims=True))
     largest = jnp.where(jnp.isneginf(largest), jnp.zeros_like(largest), largest)

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kernels.convolution.reference import ACTIVATIONS, padding_frames
+from kernels.convolution.activations import ACTIVATIONS
+from kernels.convolution.depthwise1d.reference import padding_frames
 from kernels.peers.common import JaxPeer, LibraryPeer, find_torch, torch_device, waiting
 from kernels.problems import Problem, cotangent
 

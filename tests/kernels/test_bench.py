@@ -16,7 +16,7 @@ from bench_cases import CEILINGS, TINY, FakeClock, call, entrant, setting, truth
 import kernels
 from kernels import bench, bench_report, contestants, machine, problems
 from kernels.contestants import Absent, Contestant
-from kernels.convolution import tuning
+from kernels.convolution.depthwise1d import tuning
 from kernels.peers import JaxPeer, LibraryPeer
 from kernels.timing import Budget, Call, ClockError
 

@@ -20,7 +20,7 @@ import kernels
 from kernels import configurations, launch, problems
 from kernels.architectures import ARCHITECTURES
 from kernels.configurations import Device, Entry, Tunable, bucket, override
-from kernels.convolution.tuning import CONVOLVE, FILTER_GRADIENT, SLOPE, Config
+from kernels.convolution.depthwise1d.tuning import CONVOLVE, FILTER_GRADIENT, SLOPE, Config
 
 without_triton = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="needs Triton, which is for Linux only"
@@ -317,7 +317,7 @@ def test_candidates_are_distinct_and_few(operation, tunable: Tunable, shape):
 @without_triton
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_the_report_compiles_the_heuristics_and_every_committed_configuration(arch, folders):
-    kernel = importlib.import_module("kernels.convolution.kernel")
+    kernel = importlib.import_module("kernels.convolution.depthwise1d.kernel")
     alone = list(kernel.compiled_variants(arch))
     assert len(alone) <= 12
     covered = {(v.constants["W"], v.constants["DILATION"], v.kernel.__name__) for v in alone}

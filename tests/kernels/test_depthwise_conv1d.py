@@ -13,8 +13,8 @@ import pytest
 
 import kernels
 from kernels import problems
-from kernels.convolution import reference
-from kernels.convolution.tuning import SHAPES
+from kernels.convolution.depthwise1d import reference
+from kernels.convolution.depthwise1d.tuning import SHAPES
 
 implementations = pytest.mark.parametrize(
     "implementation",

@@ -12,7 +12,7 @@ import pytest
 
 from kernels import contestants, peers, problems
 from kernels.contestants import Absent
-from kernels.convolution.tuning import Shape
+from kernels.convolution.depthwise1d.tuning import Shape
 from kernels.ctc import tuning as ctc
 from kernels.peers import common
 

@@ -18,8 +18,8 @@ import pytest
 import kernels
 from kernels import configurations, problems, tune, tuning_search
 from kernels.configurations import Device
-from kernels.convolution import tuning
-from kernels.convolution.tuning import Config, Shape
+from kernels.convolution.depthwise1d import tuning
+from kernels.convolution.depthwise1d.tuning import Config, Shape
 from kernels.tuning_search import Finding
 
 pytest.importorskip("triton", reason="candidates are interpreted, which needs Triton")

@@ -4,8 +4,8 @@ import functools
 
 from kernels import bench
 from kernels.contestants import Contestant, find_truth
-from kernels.convolution import tuning
-from kernels.convolution.tuning import Shape
+from kernels.convolution.depthwise1d import tuning
+from kernels.convolution.depthwise1d.tuning import Shape
 from kernels.timing import Budget, Call
 
 TINY = Shape(2, 6, 3, 2)

@@ -9,7 +9,7 @@ import numpy as np
 
 from kernels import problems
 from kernels.attention.tuning import Shape as Attention
-from kernels.convolution.tuning import Shape as Convolution
+from kernels.convolution.depthwise1d.tuning import Shape as Convolution
 from kernels.ctc.tuning import Shape as Ctc
 
 

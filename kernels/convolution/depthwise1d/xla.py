@@ -12,8 +12,9 @@ import operator
 import jax
 import jax.numpy as jnp
 
-from kernels.convolution.reference import ACTIVATIONS
+from kernels.convolution.activations import ACTIVATIONS
 from kernels.dispatch import Implementation
+from kernels.precision import wide
 from kernels.rows import of_rows
 
 STEP = 16  # frames per step of the loop that sums the filters' gradient
@@ -100,11 +101,6 @@ def _pad(x, left, right):
     """Zeros before and after; a negative number cuts frames off instead."""
     zero = jnp.zeros((), x.dtype)
     return jax.lax.pad(x, zero, ((0, 0, 0), (left, right, 0), (0, 0, 0)))
-
-
-def wide(dtype):
-    """What sums are in."""
-    return jnp.float64 if dtype == jnp.float64 else jnp.float32
 
 
 def _zero_after(array, lengths):

@@ -1,21 +1,18 @@
-"""The public convolutions of images: argument checks and padding.
+"""The public convolution of images: argument checks and padding.
 
 Axes: B batch, H by W pixels, I channels, h by w taps, O features, U by V pixels of the result.
 """
 
-import operator
 from collections.abc import Sequence
 
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Float
 
-from kernels.convolution.reference import ACTIVATIONS
+from kernels.convolution.activations import check_activation
+from kernels.convolution.windows import window
 from kernels.dispatch import Operation
 
-_conv2d = Operation("conv2d", {"xla": "kernels.convolution.images_xla"})
-
-PADDINGS = ("SAME", "SAME_LOWER", "VALID")
+_conv2d = Operation("conv2d", {"xla": "kernels.convolution.dense2d.xla"})
 
 
 def conv2d(
@@ -65,61 +62,17 @@ def conv2d(
                [20., 24.]], dtype=float32)
     """
     _check_arrays(inputs, filters, bias, groups)
-    strides, dilation = (
-        _two(name, a) for name, a in (("strides", strides), ("dilation", dilation))
-    )
-    spans = [(taps - 1) * d + 1 for taps, d in zip(filters.shape[:2], dilation, strict=True)]
-    pads = _pads(padding, inputs.shape[1:3], spans, strides)
-    sizes = [size + sum(pad) for size, pad in zip(inputs.shape[1:3], pads, strict=True)]
-    if any(size < span for size, span in zip(sizes, spans, strict=True)):
-        raise ValueError(
-            f"padded images must be at least as large as the filters reach, {tuple(spans)} pixels; "
-            f"received {inputs.shape[1:3]} and padding {pads}. Pad more."
-        )
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"activation must be one of {[*ACTIVATIONS]}; received {activation!r}.")
+    where = window(inputs.shape[1:3], filters.shape[:2], strides, padding, dilation, groups)
+    check_activation(activation)
     (outputs,) = _conv2d(
         inputs,
         filters[None],
         None if bias is None else bias[None],
-        strides=strides,
-        padding=pads,
-        dilation=dilation,
-        groups=groups,
+        **where._asdict(),
         activation=activation,
         implementation=implementation,
     )
     return outputs
-
-
-def _two(name, numbers):
-    try:
-        first, second = map(operator.index, numbers)
-    except (TypeError, ValueError):
-        first = second = 0
-    if min(first, second) < 1:
-        raise ValueError(f"{name} must be two integers from 1 on; received {numbers!r}.")
-    return first, second
-
-
-def _pads(padding, size, spans, strides):
-    """Pixels of zeros on each side: ((top, bottom), (left, right))."""
-    if isinstance(padding, str):
-        if padding in PADDINGS:
-            pads = lax.padtype_to_pads(size, spans, strides, padding)
-            return tuple((int(before), int(after)) for before, after in pads)
-    else:
-        try:
-            (top, bottom), (left, right) = padding
-            return tuple(
-                (operator.index(a), operator.index(b)) for a, b in ((top, bottom), (left, right))
-            )
-        except (TypeError, ValueError):
-            pass
-    raise ValueError(
-        f"padding must be one of {[*PADDINGS]}, or ((top, bottom), (left, right)) in pixels; "
-        f"received {padding!r}."
-    )
 
 
 def _check_arrays(inputs, filters, bias, groups):

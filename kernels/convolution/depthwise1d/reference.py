@@ -6,15 +6,9 @@ Axes: B batch, T frames, C channels, W width of the filters.
 import operator
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
-ACTIVATIONS = {
-    None: lambda z: z,
-    "relu": jax.nn.relu,
-    "silu": jax.nn.silu,
-    "gelu": jax.nn.gelu,  # the tanh form, which is JAX's default
-}
+from kernels.convolution.activations import ACTIVATIONS
 
 
 def padding_frames(padding: Any, reach: int) -> tuple[int, int]:

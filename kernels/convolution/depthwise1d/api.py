@@ -8,12 +8,16 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from kernels.convolution.reference import ACTIVATIONS, padding_frames
+from kernels.convolution.activations import check_activation
+from kernels.convolution.depthwise1d.reference import padding_frames
 from kernels.dispatch import Operation
 
 _operation = Operation(
     "depthwise_conv1d",
-    {"xla": "kernels.convolution.xla", "triton": "kernels.convolution.kernel"},
+    {
+        "xla": "kernels.convolution.depthwise1d.xla",
+        "triton": "kernels.convolution.depthwise1d.kernel",
+    },
 )
 
 
@@ -73,8 +77,7 @@ def depthwise_conv1d(
             f"inputs must be longer than the filters reach, {reach} frames, after padding; "
             f"received {inputs.shape[1]} frames and padding {(left, right)}. Pad more."
         )
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"activation must be one of {[*ACTIVATIONS]}; received {activation!r}.")
+    check_activation(activation)
     if initial_state is not None or return_state:
         inputs, lengths = _with_state(inputs, lengths, initial_state, padding, reach)
         left = 0

@@ -13,60 +13,19 @@ filters and bias have G rows, a divisor of B.
 
 import functools
 import operator
-from collections.abc import Sequence
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from kernels.convolution.reference import ACTIVATIONS
-from kernels.convolution.xla import wide
+from kernels.convolution.activations import ACTIVATIONS
+from kernels.convolution.windows import Window
 from kernels.dispatch import Implementation
+from kernels.precision import wide
 from kernels.rows import of_rows
 
 NARROW = 16  # channels, or features
 MANY_TAPS = 32
-
-
-class Window(NamedTuple):
-    """Where the filters are laid on the image.
-
-    Attributes:
-        strides: pixels between neighbouring results.
-        padding: zeros above and below, left and right; negative numbers cut off.
-        dilation: pixels between neighbouring taps.
-        groups: of channels, each with filters of its own.
-    """
-
-    strides: tuple[int, int]
-    padding: tuple[tuple[int, int], tuple[int, int]]
-    dilation: tuple[int, int]
-    groups: int
-
-    def taps(self, inputs: Any, size: Sequence[int]) -> list[Any]:
-        """What each tap meets, (B, U, V, I), row by row."""
-        zero = jnp.zeros((), inputs.dtype)
-        padded = lax.pad(
-            inputs, zero, ((0, 0, 0), *((a, b, 0) for a, b in self.padding), (0, 0, 0))
-        )
-        spans = [
-            [range(tap * d, length - (taps - 1 - tap) * d, s) for tap in range(taps)]
-            for length, taps, d, s in zip(
-                padded.shape[1:3], size, self.dilation, self.strides, strict=True
-            )
-        ]
-        rows, columns, channels = padded.shape[0], spans[1], padded.shape[3]
-        return [
-            lax.slice(
-                padded,
-                (0, y.start, x.start, 0),
-                (rows, y.stop, x.stop, channels),
-                (1, y.step, x.step, 1),
-            )
-            for y in spans[0]
-            for x in columns
-        ]
 
 
 def forward(inputs, filters, bias, *, activation, **window):

@@ -1,0 +1,1 @@
+"""``conv2d``: images with every channel for every feature."""
