@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 from jaxtyping import Array, Key
 
@@ -97,6 +99,7 @@ def restore_latest(
                     "it was saved with others. Start anew with --fresh."
                 )
             tree = manager.restore(step, args=ocp.args.StandardRestore(abstract))
+            tree = jax.tree.map(_as_free, tree, _tree(like, key))
             restored_key = jax.random.wrap_key_data(tree["key"], impl=jax.random.key_impl(key))
             return State(*tree["state"]), restored_key
     return None
@@ -104,6 +107,11 @@ def restore_latest(
 
 def _tree(state: State, key: Key[Array, ""]) -> dict:
     return {"state": tuple(state), "key": jax.random.key_data(key)}
+
+
+def _as_free(restored: Any, like: Any) -> Any:
+    """Bound to its devices only if ``like`` is: else a step compiled for ``like`` is not for it."""
+    return restored if like.committed else jnp.asarray(np.asarray(restored))
 
 
 def _describe(tree: Any) -> list[str]:

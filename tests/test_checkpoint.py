@@ -49,6 +49,18 @@ def test_everything_comes_back_bit_for_bit(tmp_path):
     assert (jax.random.bits(key, (4,)) == jax.random.bits(restored_key, (4,))).all()
 
 
+def test_a_compiled_step_serves_what_is_restored(tmp_path):
+    """Restored arrays bound to a device would be another program, compiled again."""
+    step = jax.jit(lambda state: jax.tree.map(lambda leaf: leaf + 1, state))
+    checkpoint.save(tmp_path, make_state(1), KEY)
+    text = [step.lower(state).as_text() for state in (LIKE, restore(tmp_path)[0])]
+    assert text[0] == text[1]
+    device = jax.devices()[0]
+    bound = checkpoint.restore_latest(tmp_path, jax.device_put(LIKE, device), KEY)
+    assert bound is not None
+    assert all(leaf.committed for leaf in jax.tree.leaves(bound[0]))
+
+
 def test_nothing_there_is_none(tmp_path):
     assert checkpoint.restore_latest(tmp_path / "absent", LIKE, KEY) is None
     (tmp_path / "empty").mkdir()

@@ -129,7 +129,7 @@ def test_a_diverged_training_is_recorded_and_the_next_goes_on(tmp_path, tone_dig
 
 
 def test_any_number_of_strings_can_be_tested(tmp_path, tone_digits):
-    config = dataclasses.replace(TINY, steps=2, test_strings=3, validation_strings=5)
+    config = dataclasses.replace(TINY, test_strings=3, validation_strings=5)
     records = read_run(run(tmp_path, tone_digits, config))
     assert len(records.trials[0]["result"]["utterance_errors"]) == 3
     assert "labels_2" in records.examples(records.trials[0]["trial"])

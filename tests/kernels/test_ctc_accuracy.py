@@ -73,8 +73,15 @@ def less_priors(x):
     return jax.nn.log_softmax(3 * x) - 0.3 * priors[None, None, :]
 
 
-@pytest.mark.parametrize("classes", [6, 50])
-@pytest.mark.parametrize("logits_of", [capped, less_priors])
+@pytest.mark.parametrize(
+    ("logits_of", "classes"),
+    [
+        (capped, 6),
+        pytest.param(capped, 50, marks=pytest.mark.slow),
+        pytest.param(less_priors, 6, marks=pytest.mark.slow),
+        (less_priors, 50),
+    ],
+)
 def test_logits_may_be_computed_in_the_same_program(logits_of, classes):
     """XLA may round them differently where it takes maxima, sums, emissions and the gradient."""
     generator = np.random.default_rng(8)

@@ -2,6 +2,8 @@
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
+from kernel_matrix import compiled_in_haste
 
 from research.speech.beam_search import (
     LabelAutomaton,
@@ -12,6 +14,13 @@ from research.speech.beam_search import (
 from research.speech.streaming import commit_labels
 
 FRAMES, CHUNK, BLANK = 160, 16, 3
+
+
+@pytest.fixture(autouse=True)
+def in_haste():
+    """Most of the time of these tests is compilation."""
+    with compiled_in_haste():
+        yield
 
 
 def utterances():
