@@ -2,6 +2,7 @@
 
     python -m kernels.bench                                  everything, a long run
     python -m kernels.bench depthwise_conv1d --shapes conformer_w31 --dtype float32 --pass both
+    python -m kernels.bench conv2d --within alone loop models
     python -m kernels.bench convolution --out kernels/results/DEVICE.jsonl
     python -m kernels.bench --from kernels/results/DEVICE.jsonl --figure roofline.png
     python -m kernels.bench --list
@@ -14,8 +15,10 @@ the device.
 """
 
 import argparse
+import dataclasses
 import datetime
 import difflib
+import itertools
 import math
 import sys
 import time
@@ -158,8 +161,11 @@ def measure(
     cost = problem.forward
     if gradient:
         cost = Cost(cost.bytes + problem.backward.bytes, cost.flops + problem.backward.flops)
+    if problem.within != "alone":
+        cost = Cost(cost.bytes * problems.COPIES, cost.flops * problems.COPIES)
     fixed = {
-        "pass": "gradient" if gradient else "forward",
+        "pass": ("gradient" if gradient else "forward")
+        + (f", {problem.within}" if problem.within != "alone" else ""),
         "operation": problem.operation,
         "shape": problem.name,
         "dtype": problem.dtype,
@@ -232,6 +238,7 @@ def run(
     requests: Sequence[tuple[str, str, Any]],
     dtypes: Sequence[str],
     passes: Sequence[str],
+    within: Sequence[str],
     budget: Budget,
     longest: float,
     console: Console,
@@ -242,6 +249,7 @@ def run(
         requests: (operation, name of the shape, shape).
         dtypes: of the operands.
         passes: "forward", "gradient".
+        within: of ``problems.WITHIN``.
         budget: how long for each contestant.
         longest: a contestant whose first call took more seconds than this is not timed.
         console: says what is being done.
@@ -260,11 +268,13 @@ def run(
             label = f"{operation} {name} {dtype}"
             with console.status(f"{label}: the definition in float64"):
                 truth = contestants.find_truth(problem)
-            for which in passes:
-                sizes = {"sizes": dict(shape._asdict())}
-                setting = Setting(clock, budget, ceilings, longest, {**common, **sizes})
-                with console.status(f"{label}: {which}"):
-                    yield measure(problem, which == "gradient", truth, setting)
+            sizes = {"sizes": dict(shape._asdict())}
+            setting = Setting(clock, budget, ceilings, longest, {**common, **sizes})
+            for which, where in itertools.product(passes, within):
+                there = dataclasses.replace(problem, within=where)
+                right = truth if where == "alone" else truth.of_copies()
+                with console.status(f"{label}: {which}, {where}"):
+                    yield measure(there, which == "gradient", right, setting)
 
 
 def show_list(console: Console) -> None:
@@ -297,6 +307,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         choices=("forward", "gradient", "both"),
         default="both",
         help="gradient is the value and every gradient (default: both)",
+    )
+    add(
+        "--within",
+        choices=problems.WITHIN,
+        nargs="+",
+        default=["alone"],
+        help=f"{problems.COPIES} calls in a loop, or under vmap as of models (default: alone)",
     )
     add("--rounds", type=_positive(int), default=3, help="at least so many (default: 3)")
     add(
@@ -367,7 +384,8 @@ def _measured(options: argparse.Namespace) -> list[Record]:
     budget = Budget(options.seconds, options.rounds, max(100, options.rounds))
     out = options.out and _named(options.out, describe_machine()["device"])
     records: list[Record] = []
-    for found in run(requests, dtypes, passes, budget, options.longest, Console(stderr=True)):
+    within, console = list(dict.fromkeys(options.within)), Console(stderr=True)
+    for found in run(requests, dtypes, passes, within, budget, options.longest, console):
         records += found
         if out:  # at once, so that a run that is stopped leaves what it measured
             append_records(out, found)

@@ -16,7 +16,12 @@ Record = Mapping[str, Any]
 
 # What must agree for numbers to stand side by side: above all the device and the clock.
 GROUP = ("operation", "dtype", "pass", "device", "clock")
-PASSES = {"forward": "value", "gradient": "value and every gradient"}
+_WITHIN = {"": "", ", loop": " in a loop", ", models": " of models at once"}
+PASSES = {
+    which + where: what + how
+    for where, how in _WITHIN.items()
+    for which, what in (("forward", "value"), ("gradient", "value and every gradient"))
+}
 COLUMNS = (
     "shape",
     "contestant",

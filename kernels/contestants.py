@@ -5,6 +5,7 @@ are that one executable.
 """
 
 import contextlib
+import dataclasses
 import functools
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -18,7 +19,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 import kernels
 from kernels import dispatch, problems
-from kernels.peers import Factory, JaxPeer, peers
+from kernels.peers import Factory, JaxPeer, LibraryPeer, peers
 from kernels.problems import Problem
 from kernels.timing import Call
 
@@ -109,11 +110,18 @@ def preferred(problem: Problem, gradient: bool) -> str:
 
 def _pass(function: Callable[..., Any], problem: Problem, gradient: bool) -> tuple[Callable, tuple]:
     """What is compiled, and the operands that it takes."""
-    if not gradient:
-        return lambda *arguments: (function(*arguments),), problem.arguments
-    shape = jax.eval_shape(function, *problem.arguments)
-    direction = problems.cotangent(shape.shape, shape.dtype)
-    return problems.gradients(function), (problem.arguments, direction)
+    if gradient:
+        shape = jax.eval_shape(function, *problem.arguments)
+        direction = problems.cotangent(shape.shape, shape.dtype)
+        whole, operands = problems.gradients(function), (problem.arguments, direction)
+    else:
+        whole, operands = lambda *arguments: (function(*arguments),), problem.arguments
+    if problem.within == "alone":
+        return whole, operands
+    operands = jax.tree.map(lambda a: jnp.broadcast_to(a, (problems.COPIES, *a.shape)), operands)
+    if problem.within == "models":
+        return jax.vmap(whole), operands
+    return lambda *copies: jax.lax.map(lambda one: whole(*one), copies), operands
 
 
 def _ours(problem: Problem, implementation: str, gradient: bool) -> Contestant | Absent:
@@ -132,7 +140,26 @@ def _peer(name: str, factory: Factory, problem: Problem, gradient: bool) -> Cont
         return Absent(name, False, peer)
     if isinstance(peer, JaxPeer):
         return _compiled(name, False, peer.function, problem, gradient, peer.note)
+    if problem.within != "alone":
+        peer = _in_turn(peer)
     return Contestant(name, False, Call(peer.start, peer.wait), peer.read, note=peer.note)
+
+
+def _in_turn(peer: LibraryPeer) -> LibraryPeer:
+    """A library that is not compiled has nothing but a call for each copy."""
+
+    def start():
+        return [peer.start() for _ in range(problems.COPIES)]
+
+    def wait(results):
+        for result in results:
+            peer.wait(result)
+
+    def read(results):
+        return tuple(np.stack(parts) for parts in zip(*map(peer.read, results), strict=True))
+
+    note = f"{peer.note}; {problems.COPIES} calls, one after the other".removeprefix("; ")
+    return LibraryPeer(start, wait, read, note)
 
 
 def _compiled(
@@ -214,6 +241,11 @@ class Truth:
             return dict.fromkeys(names, float("inf"))
         true = self.exact[: len(names)]
         return {n: problems.error(r, t) for n, r, t in zip(names, results, true, strict=True)}
+
+    def of_copies(self) -> "Truth":
+        """What is right of ``COPIES`` calls, stacked."""
+        exact = [np.broadcast_to(array, (problems.COPIES, *array.shape)) for array in self.exact]
+        return dataclasses.replace(self, exact=tuple(exact))
 
     def wrong(self, errors: Mapping[str, float], *, ours: bool = True) -> list[str]:
         """Names of the results whose error is larger than allowed; a peer may be ``INEXACT``."""

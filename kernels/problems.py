@@ -25,6 +25,12 @@ FAMILIES = {
 }
 
 
+# Where the benchmark has a call: by itself; COPIES of it, one after the other in a loop of one
+# program; or all at once under vmap, each copy with filters or weights of its own.
+WITHIN = ("alone", "loop", "models")
+COPIES = 4
+
+
 @dataclass(frozen=True)
 class Cost:
     """The least that a computation can do, however it is done.
@@ -55,6 +61,7 @@ class Problem:
             ``implementation``, in the precision of what it is given.
         forward: least cost of the value.
         backward: least cost of all gradients, given the value's cotangent.
+        within: what the benchmark has around the call, a name in ``WITHIN``.
     """
 
     operation: str
@@ -67,6 +74,7 @@ class Problem:
     definition: Callable[..., Any]
     forward: Cost
     backward: Cost
+    within: str = "alone"
 
     @property
     def arguments(self) -> tuple[Any, ...]:

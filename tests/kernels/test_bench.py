@@ -1,6 +1,7 @@
 """The benchmark's promises: no number from a wrong result, paired ratios, records that say all."""
 
 import contextlib
+import dataclasses
 import json
 import re
 import time
@@ -72,6 +73,43 @@ def test_a_wrong_peer_gets_no_number_and_costs_nothing(monkeypatch, tmp_path, ca
     shown = capsys.readouterr().out
     assert re.search(r"off +│ +WRONG.*1\.0e-01", shown)
     assert "off is WRONG, so it has no number: error of value 1.0e-01 (ours may have" in shown
+
+
+def test_in_a_loop_and_under_vmap_every_copy_is_checked(monkeypatch, tmp_path):
+    def library(read):
+        return lambda *_: LibraryPeer(lambda: None, lambda _: None, read, "a library")
+
+    def one_off(problem, gradient):
+        copies = iter([1.0, 1.0, 1.1, 1.0])
+        return library(lambda _: (truth().exact[0] * next(copies),))(problem, gradient)
+
+    right = library(lambda _: truth().exact[:1])
+    monkeypatch.setattr(
+        contestants, "peers", lambda _: {"plain": plain, "right": right, "one off": one_off}
+    )
+    out = tmp_path / "r.jsonl"
+    within = ["--within", "alone", "loop", "models"]
+    assert main("--pass", "forward", *within, "--seconds", "1e-9", "--out", str(out)) == 0
+    found = {(r["pass"], r["contestant"]): r for r in lines(out)}
+    for where in ("", ", loop", ", models"):
+        assert found["forward" + where, "ours/xla"]["status"] == "timed"
+        assert found["forward" + where, "plain"]["status"] == "timed"
+        assert found["forward" + where, "right"]["status"] == "timed"
+    for where in (", loop", ", models"):
+        assert found["forward" + where, "one off"]["status"] == "wrong"
+        assert "4 calls, one after the other" in found["forward" + where, "right"]["note"]
+        flops = [found["forward" + w, "ours/xla"]["flops"] for w in ("", where)]
+        assert flops[1] == 4 * flops[0]
+
+
+@pytest.mark.parametrize(("within", "held"), [("loop", "while"), ("models", "vmap")])
+def test_the_loop_and_the_map_are_in_what_is_compiled(within, held):
+    problem = dataclasses.replace(call(), within=within)
+    whole, operands = contestants._pass(problem.function("xla"), problem, True)
+    text = jax.jit(whole).lower(*operands).as_text(debug_info=True)
+    assert f"{held}(" in text or f"stablehlo.{held}" in text
+    results = jax.eval_shape(whole, *operands)
+    assert [part.shape for part in results] == [(4, *part.shape) for part in truth().exact]
 
 
 def test_our_own_wrong_result_ends_with_one(monkeypatch, tmp_path, capsys):
@@ -388,8 +426,8 @@ def test_the_list_names_shapes_and_peers(capsys):
 def test_the_budget_is_what_was_asked_for(monkeypatch):
     seen = []
 
-    def run(requests, dtypes, passes, budget, longest, console):
-        seen.append((dtypes, passes, budget, longest))
+    def run(requests, dtypes, passes, within, budget, longest, console):
+        seen.append((dtypes, passes, within, budget, longest))
         return iter(())
 
     monkeypatch.setattr(bench, "run", run)
@@ -397,4 +435,5 @@ def test_the_budget_is_what_was_asked_for(monkeypatch):
         "--dtype", "bfloat16", "float32", "--pass", "gradient", "--rounds", "200", "--longest", "9"
     )
     (found,) = seen
-    assert found == (["bfloat16", "float32"], ("gradient",), Budget(2.0, 200, 200), 9.0)
+    budget = Budget(2.0, 200, 200)
+    assert found == (["bfloat16", "float32"], ("gradient",), ["alone"], budget, 9.0)
