@@ -3,6 +3,8 @@
 Axes: B batch, T frames, F features, D width, K classes.
 """
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
@@ -14,6 +16,7 @@ class DepthwiseConv(nn.Module):
     """One filter per channel along time: y[t, d] = sum_w x[t + w - W // 2, d] f[w, d]."""
 
     size: int
+    convolve: Callable = kernels.depthwise_conv1d
 
     @nn.compact
     def __call__(self, x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
@@ -21,7 +24,7 @@ class DepthwiseConv(nn.Module):
         shape = (self.size, x_BTD.shape[2])
         filters = self.param("filters", nn.initializers.normal(self.size**-0.5), shape)
         before = self.size // 2
-        return kernels.depthwise_conv1d(x_BTD, filters, padding=(before, self.size - 1 - before))
+        return self.convolve(x_BTD, filters, padding=(before, self.size - 1 - before))
 
 
 class ConvBlock(nn.Module):
@@ -29,6 +32,7 @@ class ConvBlock(nn.Module):
 
     size: int
     dropout: float
+    convolve: Callable = kernels.depthwise_conv1d
 
     @nn.compact
     def __call__(
@@ -37,7 +41,7 @@ class ConvBlock(nn.Module):
         """Padded frames enter the convolution as zero, as those beyond the ends do."""
         width = x.shape[-1]
         y = nn.LayerNorm()(x) * valid[:, :, None]
-        y = DepthwiseConv(self.size)(y)
+        y = DepthwiseConv(self.size, self.convolve)(y)
         y = nn.Dense(width)(nn.silu(nn.Dense(2 * width)(y)))
         return x + nn.Dropout(self.dropout)(y, deterministic=deterministic)
 
@@ -81,6 +85,7 @@ class ConvAttentionEncoder(nn.Module):
     conv_blocks: int = 4
     heads: int = 4
     dropout: float = 0.2
+    convolve: Callable = kernels.depthwise_conv1d
 
     @nn.compact
     def __call__(
@@ -96,5 +101,5 @@ class ConvAttentionEncoder(nn.Module):
         for block in range(self.conv_blocks):
             if block == self.conv_blocks - 1:
                 x = AttentionBlock(self.heads, self.dropout)(x, valid, deterministic)
-            x = ConvBlock(self.size, self.dropout)(x, valid, deterministic)
+            x = ConvBlock(self.size, self.dropout, self.convolve)(x, valid, deterministic)
         return nn.Dense(self.classes)(nn.LayerNorm()(x))

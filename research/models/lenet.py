@@ -1,5 +1,7 @@
 """A LeNet-style convolutional network. Axes: B batch, H height, W width, C channels, K classes."""
 
+from collections.abc import Callable
+
 from flax import linen as nn
 from jaxtyping import Array, Float
 
@@ -7,7 +9,7 @@ from kernels import conv2d
 
 
 class Conv(nn.Module):
-    """A square convolution with zero padding ("SAME"): ``kernels.conv2d``.
+    """A square convolution with zero padding ("SAME"): ``kernels.conv2d``, or what has its arguments.
 
     For few channels it takes a fraction of the time of XLA's convolution on a CPU, most where many
     models are trained at once or the step is in a loop (kernels/convolution/README.md).
@@ -15,6 +17,7 @@ class Conv(nn.Module):
 
     features: int
     size: int
+    convolve: Callable = conv2d
 
     @nn.compact
     def __call__(self, images: Float[Array, "B H W C"]) -> Float[Array, "B H W K"]:
@@ -22,7 +25,7 @@ class Conv(nn.Module):
         shape = (self.size, self.size, images.shape[3], self.features)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        return conv2d(images, kernel, bias)
+        return self.convolve(images, kernel, bias)
 
 
 def max_pool(images: Float[Array, "B H W C"]) -> Float[Array, "B H2 W2 C"]:
@@ -57,6 +60,7 @@ class LeNet(nn.Module):
     """
 
     classes: int
+    convolve: Callable = conv2d
 
     @nn.compact
     def __call__(self, images: Float[Array, "B H W C"]) -> Float[Array, "B K"]:
@@ -72,7 +76,7 @@ class LeNet(nn.Module):
             )
         x = images
         for maps in (6, 16):
-            x = max_pool(nn.relu(Conv(maps, size=5)(x)))
+            x = max_pool(nn.relu(Conv(maps, 5, self.convolve)(x)))
         x = x.reshape(x.shape[0], -1)
         for width in (120, 84):
             x = nn.relu(nn.Dense(width)(x))
