@@ -1,6 +1,7 @@
 """What a launch is compiled for: where each result's taps lie, forwards and for the transpose.
 
-Axes: R rows that share filters, H by W pixels that are read, U by V results, C channels, O features.
+Axes: R rows that share filters, H by W pixels that are read, U by V results, C channels, O
+features.
 """
 
 import math

@@ -23,8 +23,6 @@ from kernels.convolution.dense2d.form import Form
 from kernels.convolution.windows import Window, window
 from kernels.dispatch import Implementation
 
-# Programs that the filters' gradient is spread over, where it can be: a few a multiprocessor.
-PROGRAMS = 512
 # Results behind the last one, of a block that is not full, are counted too.
 MOST = 2**31 - 2**16
 
@@ -68,9 +66,9 @@ def _convolve(inputs, filters, bias, cotangent, where, activation):
 
     def local(inputs, filters, *rest):
         optional = iter(rest)
-        parts = [None if part is None else next(optional) for part in (bias, cotangent)]
+        added, slopes = (None if a is None else next(optional) for a in (bias, cotangent))
         form = _form(where, inputs.shape, filters.shape)
-        return _launch(tunable, form, inputs, filters, *parts, activation)
+        return _launch(tunable, form, inputs, filters, added, slopes, activation)
 
     rules = ["b h w c", launch.row_axis("g", filters, inputs) + " i j c o"]
     rules += [] if bias is None else [launch.row_axis("p", bias, inputs) + " o"]
@@ -104,6 +102,8 @@ def _launch(tunable, form, image, filters, bias=None, cotangent=None, activation
         *(image if part is None else part for part in (bias, cotangent)),
         out=jax.ShapeDtypeStruct(shape, image.dtype),
         grid=(columns * blocks * form.phases * len(filters),),
+        num_warps=config.num_warps,
+        num_stages=config.num_stages,
         F=form,
         HAS_BIAS=bias is not None,
         ROWS_PER_BIAS=1 if bias is None else len(image) // len(bias),
@@ -130,6 +130,8 @@ def _filter_gradient(inputs, filters, dz, where):
             dz,
             out=jax.ShapeDtypeStruct((groups, parts, *shape[1:]), jnp.float32),
             grid=(groups * parts * tiles,),
+            num_warps=config.num_warps,
+            num_stages=config.num_stages,
             F=form,
             PARTS=parts,
             **_tile(config),
@@ -157,7 +159,6 @@ def _blocks(size, block):
 def _tile(config):
     return {
         "BM": config.block_results, "BN": config.block_features, "BK": config.block_inner,
-        "num_warps": config.num_warps, "num_stages": config.num_stages,
     }  # fmt: skip
 
 
@@ -165,7 +166,7 @@ def _parts(form, groups, config):
     """Parts that the results are divided into for the filters' gradient, and tiles of each."""
     tiles = _blocks(form.inner, config.block_inner) * _blocks(form.features, config.block_features)
     steps = _blocks(form.positions, config.block_results)
-    return min(steps, _blocks(PROGRAMS, tiles * groups)), tiles
+    return min(steps, _blocks(tuning.FEW, tiles * groups)), tiles
 
 
 # ---------------------------------------------------------------------- Choice
@@ -206,16 +207,18 @@ conv2d = Implementation(_forward, _gradient, refusal=_refusal, tuning=_tuning)
 
 _POINTER = {"bfloat16": "*bf16", "float16": "*fp16", "float32": "*fp32"}
 _ALL = (tuning.CONVOLVE, tuning.INPUT_GRADIENT, tuning.FILTER_GRADIENT)
-# One tap a block and several, phases, patches, one channel; float32 is without matrix units.
+# One tap a block and several, phases, patches as channels, one channel; float32 is without matrix
+# units.
 _COMPILED = [
-    (tunable, name, "bfloat16")
-    for name in ("residual_14", "residual_56", "halving_56", "patches_16", "speech_first")
-    for tunable in _ALL
-] + [
-    (tuning.SLOPE, "residual_56", "bfloat16"),
-    (tuning.CONVOLVE, "residual_14", "float16"),
+    *((tunable, "residual_14", "bfloat16") for tunable in _ALL),
     *((tunable, "residual_14", "float32") for tunable in _ALL),
-    *((tunable, "tiny_lenet_6", "float32") for tunable in _ALL),
+    *((tunable, "patches_16", "bfloat16") for tunable in _ALL),
+    (tuning.CONVOLVE, "speech_first", "bfloat16"),
+    (tuning.INPUT_GRADIENT, "speech_second", "bfloat16"),
+    (tuning.FILTER_GRADIENT, "speech_first", "bfloat16"),
+    (tuning.SLOPE, "residual_56", "bfloat16"),
+    (tuning.FILTER_GRADIENT, "residual_56", "bfloat16"),
+    (tuning.CONVOLVE, "residual_56", "float16"),
 ]
 
 
@@ -235,9 +238,7 @@ def variant(tunable: Tunable, sizes: Mapping[str, Any], config: Any, label: str)
     size = (1, sizes["taps_down"], sizes["taps_right"], sizes["channels"], sizes["features"])
     strides = (sizes["stride_down"], sizes["stride_right"])
     form = _form(window(pixels[1:3], size[1:3], strides, "SAME"), pixels, size)
-    constants = {name: value for name, value in _tile(config).items() if name.isupper()} | {
-        "F": form
-    }
+    constants = {"F": form, **_tile(config)}
     pointer, item = _POINTER[sizes["dtype"]], jnp.dtype(sizes["dtype"]).itemsize
     moved = (math.prod(pixels) + form.positions * form.features) * item
     if tunable is tuning.FILTER_GRADIENT:
@@ -260,5 +261,5 @@ def variant(tunable: Tunable, sizes: Mapping[str, Any], config: Any, label: str)
         constants=constants,
         config=config,
         bytes=moved,
-        flops=2 * form.rows * form.down.results * form.right.results * form.inner * form.features,
+        flops=2 * form.positions * form.inner * form.features,
     )

@@ -20,7 +20,7 @@ from kernels.convolution.tile import activate, slope_of
 
 @triton.jit
 def _phase(phase, A: tl.constexpr):
-    """Of a phase along an axis: its first result, the pixel of its first tap, that tap, how many."""
+    """Of a phase along an axis: its first result, the first tap's pixel, that tap, how many."""
     result = 0
     pixel = -A.before
     tap = 0
@@ -82,7 +82,7 @@ def convolve(
     BLOCKS: tl.constexpr = (POSITIONS + BM - 1) // BM
     PHASES: tl.constexpr = F.phases
     ONE_TAP: tl.constexpr = C % BK == 0
-    # Filters lie as (h, w, channels, features) of the convolution, which the transpose reads across.
+    # Filters lie as the convolution's (h, w, C, O), of which the transpose has O as its channels.
     CHANNEL: tl.constexpr = 1 if F.turned else N
     FEATURE: tl.constexpr = C if F.turned else 1
     pid = tl.program_id(0)
@@ -105,9 +105,10 @@ def convolve(
     inner = taps_y * taps_x * C
     for start in tl.range(0, inner, BK):
         k = start + tl.arange(0, BK)
-        # Where a block of channels lies within one tap, the tap is a number.
+        # Where a block of channels lies within one tap, the tap is a number. A difference, and not
+        # a remainder, is seen to be a multiple of the block: loads are wide.
         tap = start // C if ONE_TAP else k // C
-        channel = start % C + tl.arange(0, BK) if ONE_TAP else k % C
+        channel = start - tap * C + tl.arange(0, BK) if ONE_TAP else k % C
         i = tap // taps_x
         j = tap % taps_x
         counts = k < inner
@@ -171,7 +172,7 @@ def filter_gradient(
     group = pid // (TILES * PARTS)
     k = start + tl.arange(0, BK)
     tap = start // C if ONE_TAP else k // C
-    channel = start % C + tl.arange(0, BK) if ONE_TAP else k % C
+    channel = start - tap * C + tl.arange(0, BK) if ONE_TAP else k % C
     dy = tap // F.right.taps * F.down.dilation
     dx = tap % F.right.taps * F.right.dilation
     counts = k < K

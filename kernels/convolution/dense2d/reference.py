@@ -13,7 +13,7 @@ def conv2d(
     inputs, filters, bias=None, *, strides=(1, 1), padding="SAME", dilation=(1, 1), groups=1,
     activation=None,
 ):  # fmt: skip
-    """y[b, u, v, o] = act(bias[o] + sum_ijc x[b, u s + i d - top, v s' + j d' - left, c] f[i, j, c, o]).
+    """y[buvo] = act(bias[o] + sum_ijc x[b, u s + i d - top, v s' + j d' - left, c] f[ijco]).
 
     Pixels outside the image count as zero; with groups, feature o has the channels of its group.
     """

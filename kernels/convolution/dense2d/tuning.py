@@ -16,6 +16,9 @@ from kernels.convolution.dense2d.form import Form
 from kernels.convolution.windows import Window, window
 from kernels.problems import Cost, Problem
 
+# Programs that leave multiprocessors idle, of which large GPUs have 100 to 150 for two each.
+FEW = 256
+
 
 @dataclass(frozen=True)
 class Config:
@@ -192,57 +195,50 @@ def _block(size: int, most: int) -> int:
 
 def _inner_block(channels: int, taps: int, most: int) -> int:
     """What divides the channels, so that a block has one tap; else what covers a short sum."""
-    for block in (64, 32):
-        if block <= most and channels % block == 0:
-            return block
-    return _block(channels * taps, min(most, 32))
+    whole = [block for block in (64, 32) if block <= most and channels % block == 0]
+    return whole[0] if whole else _block(channels * taps, 32)
 
 
-def _results(rows: int, height: int, width: int, stride_down: int, stride_right: int) -> int:
+def _results(
+    *, rows: int, height: int, width: int, stride_down: int, stride_right: int, **_: Any
+) -> int:
     return rows * -(-height // stride_down) * -(-width // stride_right)
 
 
-def heuristic(
-    *, dtype: str, rows: int, height: int, width: int, taps_down: int, taps_right: int,
-    stride_down: int, stride_right: int, channels: int, features: int, **_: Any,
-) -> Config:  # fmt: skip
-    """A configuration for a device without a table, for the value and the slope."""
-    results = _results(rows, height, width, stride_down, stride_right)
-    return _tile(dtype, results, features, channels, taps_down * taps_right)
-
-
-def heuristic_input_gradient(
-    *, dtype: str, rows: int, height: int, width: int, taps_down: int, taps_right: int,
-    stride_down: int, stride_right: int, channels: int, features: int, **_: Any,
-) -> Config:  # fmt: skip
-    """The same for the transpose, which sums over features; a phase has some of the taps."""
-    results = _results(rows, height, width, stride_down, stride_right)
-    taps = -(-taps_down // stride_down) * -(-taps_right // stride_right)
-    return _tile(dtype, results, channels, features, taps)
-
-
 def _tile(dtype: str, results: int, features: int, channels: int, taps: int) -> Config:
-    if dtype == "float32":  # products without matrix units: each thread has whole rows of operands
-        return Config(
-            _block(results, 64), _block(features, 64), _inner_block(channels, taps, 32), 4, 2
-        )
+    """Of a product of so many results and features, over so many channels and taps."""
+    if dtype == "float32":  # each thread computes its part of the tile, without matrix units
+        inner = _inner_block(channels, taps, 32)
+        return Config(_block(results, 64), _block(features, 64), inner, 4, 2)
     columns = _block(features, 128)
-    config = Config(_block(results, 128), columns, _inner_block(channels, taps, 64))
-    warps = 8 if config.block_results * columns > 64 * 128 else 4
-    return Config(config.block_results, columns, config.block_inner, warps, 3)
+    fills_the_device = results * features >= FEW * 128 * columns
+    block = _block(results, 128 if fills_the_device else 64)
+    warps = 8 if block * columns > 64 * 128 else 4
+    return Config(block, columns, _inner_block(channels, taps, 64), warps, 3)
 
 
-def heuristic_filter_gradient(
-    *, dtype: str, rows: int, height: int, width: int, taps_down: int, taps_right: int,
-    stride_down: int, stride_right: int, channels: int, features: int, **_: Any,
-) -> Config:  # fmt: skip
+def heuristic(*, dtype: str, channels: int, features: int, **sizes: Any) -> Config:
+    """For the value and the slope, where a device has no table; no measurement has confirmed it."""
+    taps = sizes["taps_down"] * sizes["taps_right"]
+    return _tile(dtype, _results(**sizes), features, channels, taps)
+
+
+def heuristic_input_gradient(*, dtype: str, channels: int, features: int, **sizes: Any) -> Config:
+    """For the transpose, which sums over features; each phase has some of the taps."""
+    down, right = (-(-sizes[f"taps_{n}"] // sizes[f"stride_{n}"]) for n in ("down", "right"))
+    pixels = sizes["rows"] * sizes["height"] * sizes["width"]
+    return _tile(dtype, pixels, channels, features, down * right)
+
+
+def heuristic_filter_gradient(*, dtype: str, channels: int, features: int, **sizes: Any) -> Config:
     """Rows of the product are taps and channels; it sums over results."""
-    results = _results(rows, height, width, stride_down, stride_right)
-    inner = channels * taps_down * taps_right
+    inner, results = channels * sizes["taps_down"] * sizes["taps_right"], _results(**sizes)
     if dtype == "float32":
         return Config(_block(results, 32), _block(features, 64), _block(inner, 64), 4, 2)
     columns, block = _block(features, 128), _block(inner, 128)
-    return Config(_block(results, 64), columns, block, 8 if block * columns > 64 * 128 else 4, 3)
+    # Patches of few channels come an element at a time, through registers: fewer at once.
+    warps, stages = 8 if block * columns >= 64 * 128 else 4, 3 if block > 32 else 2
+    return Config(_block(results, 64), columns, block, warps, stages)
 
 
 def candidates(
