@@ -182,14 +182,14 @@ def _refusal(inputs, filters, bias, *, groups, activation, **where):
     if inputs.size == 0:
         return f"it needs at least one pixel, and the inputs are {inputs.shape}"
     down, right = Window(**where).results(inputs.shape[1:3], filters.shape[1:3])
-    results = len(inputs) * down * right * filters.shape[4]
+    results = inputs.shape[0] * down * right * filters.shape[4]
     if max(inputs.size, filters.size, results) > MOST:
         return "it counts pixels times channels in 32 bits"
     return None
 
 
 def _chosen(tunable, form, image):
-    return tunable.choose(rows=len(image), dtype=image.dtype.name, **tuning.sizes_of(form))
+    return tunable.choose(rows=image.shape[0], dtype=image.dtype.name, **tuning.sizes_of(form))
 
 
 def _tuning(inputs, filters, bias, *, activation, **where):
@@ -251,7 +251,7 @@ def variant(tunable: Tunable, sizes: Mapping[str, Any], config: Any, label: str)
         moved += math.prod(size) * item + (form.positions * form.features * item if slope else 0)
         constants |= {
             "F": form.transposed if turned else form, "HAS_BIAS": not turned,
-            "ROWS_PER_BIAS": form.rows, "SLOPE": slope, "ACTIVATION": "" if turned else "silu",
+            "ROWS_PER_BIAS": form.rows, "SLOPE": slope, "ACTIVATION": "" if turned else "gelu",
         }  # fmt: skip
     names = [name for name in kernel.arg_names if name not in constants]
     return Variant(

@@ -241,20 +241,53 @@ def heuristic_filter_gradient(*, dtype: str, channels: int, features: int, **siz
     return Config(_block(results, 64), columns, block, warps, stages)
 
 
-def candidates(
-    *, dtype: str, rows: int, height: int, width: int, channels: int, features: int, **_: Any
+# (rows, columns, warps) of a tile: a warp group of Hopper has 64 rows.
+_TILES = (
+    (128, 128, 8),
+    (64, 128, 4),
+    (128, 64, 4),
+    (128, 64, 8),
+    (64, 64, 4),
+    (128, 256, 8),
+    (64, 32, 4),
+    (64, 16, 4),
+    (128, 16, 4),
+)
+# Products of float32 are in registers, of which large tiles need too many.
+_SINGLE_TILES = ((64, 64, 4), (64, 64, 8), (32, 64, 4), (64, 32, 4), (64, 16, 4), (32, 16, 4))
+
+
+def _tiles(dtype: str, rows: int, columns: int, inner: int) -> Iterator[tuple[int, ...]]:
+    """(rows, columns, inner, warps, stages): tiles that are not mostly outside of the product."""
+    single = dtype == "float32"
+    blocks, stages = ((16, 32), (1, 2)) if single else ((32, 64), (2, 4))
+    for tile, k, depth in itertools.product(_SINGLE_TILES if single else _TILES, blocks, stages):
+        m, n, warps = tile
+        if m <= max(64, round_up(rows)) and n <= _block(columns, 256) and k <= max(32, inner):
+            yield m, n, k, warps, depth
+
+
+def candidates(*, dtype: str, channels: int, features: int, **sizes: Any) -> Iterator[Config]:
+    """What to try for the value and the slope."""
+    inner = channels * sizes["taps_down"] * sizes["taps_right"]
+    return itertools.starmap(Config, _tiles(dtype, _results(**sizes), features, inner))
+
+
+def candidates_input_gradient(
+    *, dtype: str, channels: int, features: int, **sizes: Any
 ) -> Iterator[Config]:
-    """What to try: tiles that are not mostly outside of the arrays, each with two pipelines."""
-    most = 64 if dtype == "float32" else 128
-    spans = (rows * height * width, features, max(channels, 32))
-    blocks = ((32, 64, 128), (16, 32, 64, 128), (16, 32, 64))
-    tiles = itertools.product(*blocks)
-    for m, n, k in tiles:
-        fits = all(b <= max(16, round_up(span)) for b, span in zip((m, n, k), spans, strict=True))
-        enough = m * n >= min(32, round_up(spans[0])) * min(64, max(16, round_up(features)))
-        if fits and enough and max(m, n) <= most:
-            for stages in (2, 4):
-                yield Config(m, n, k, 8 if m * n > 64 * 128 else 4, stages)
+    """What to try for the transpose."""
+    pixels = sizes["rows"] * sizes["height"] * sizes["width"]
+    return itertools.starmap(Config, _tiles(dtype, pixels, channels, features))
+
+
+def candidates_filter_gradient(
+    *, dtype: str, channels: int, features: int, **sizes: Any
+) -> Iterator[Config]:
+    """What to try where rows of the product are taps and channels."""
+    inner = channels * sizes["taps_down"] * sizes["taps_right"]
+    for m, n, k, *rest in _tiles(dtype, inner, features, _results(**sizes)):
+        yield Config(k, n, m, *rest)
 
 
 _KERNEL = "kernels.convolution.dense2d.kernel"
@@ -262,9 +295,19 @@ _KERNEL = "kernels.convolution.dense2d.kernel"
 CONVOLVE = Tunable("conv2d.convolve", Config, heuristic, candidates, _bucket, _KERNEL)
 SLOPE = Tunable("conv2d.slope", Config, heuristic, candidates, _bucket, _KERNEL)
 INPUT_GRADIENT = Tunable(
-    "conv2d.input_gradient", Config, heuristic_input_gradient, candidates, _bucket, _KERNEL
+    "conv2d.input_gradient",
+    Config,
+    heuristic_input_gradient,
+    candidates_input_gradient,
+    _bucket,
+    _KERNEL,
 )
 FILTER_GRADIENT = Tunable(
-    "conv2d.filter_gradient", Config, heuristic_filter_gradient, candidates, _bucket, _KERNEL
+    "conv2d.filter_gradient",
+    Config,
+    heuristic_filter_gradient,
+    candidates_filter_gradient,
+    _bucket,
+    _KERNEL,
 )
 TUNABLES = (CONVOLVE, SLOPE, INPUT_GRADIENT, FILTER_GRADIENT)
