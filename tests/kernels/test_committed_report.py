@@ -16,8 +16,8 @@ MADE_WITH = json.loads(REPORT.read_text())["triton"]
 
 
 def long(family, arch):
-    """Attention takes minutes to compile (a few always are, elsewhere), CTC one each."""
-    return family == "attention" or (family == "ctc" and arch != "sm_90")
+    """Attention takes minutes to compile (a few always are, elsewhere), the others one each."""
+    return family == "attention" or arch != "sm_90"
 
 
 COMPILED = [

@@ -240,7 +240,7 @@ LAID = [  # size, strides, padding, dilation
     ((1, 9, 10, 2, (4, 3), 33, 1), (3, 2), ((-1, 2), (3, -2)), (2, 5)),
     # Blocks of channels within one tap, of several blocks.
     ((2, 4, 5, 64, (2, 3), 17, 1), (1, 2), "SAME", (1, 1)),
-    # Patches side by side, whose taps are joined; and with a pixel between them, which are not.
+    # Patches with a row between them that has no tap; and side by side, whose taps are joined.
     ((2, 8, 9, 2, (2, 3), 4, 1), (3, 3), ((1, 0), (0, 0)), (1, 1)),
     ((1, 6, 7, 2, (2, 3), 4, 1), (2, 3), "VALID", (1, 1)),
 ]

@@ -157,8 +157,10 @@ FAMILIES = {
         },
         long=(
             "residual_56",
+            "pointwise_56",
             "speech_first",
             "speech_second",
+            "tiny_lenet_1",
             "tiny_lenet_6",
             "tiny_residual_14",
             "tiny_halving_28",
@@ -166,7 +168,6 @@ FAMILIES = {
         awkward={
             "one": Images(1, 1, 1, 1, 1, (1, 1)),
             "cut_off": Images(2, 9, 8, 3, 5, (3, 2), (2, 3), ((-1, 2), (0, -1)), (2, 1), "silu"),
-            "one_in_three": Images(1, 7, 6, 2, 3, (2, 2), (3, 3), "VALID", activation="gelu"),
         },
         low=("cut_off",),
         small=Images(2, 4, 5, 2, 3, (2, 3), (2, 1), activation="silu"),
