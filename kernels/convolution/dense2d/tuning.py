@@ -209,7 +209,7 @@ def _tile(dtype: str, results: int, features: int, channels: int, taps: int) -> 
     """Of a product of so many results and features, over so many channels and taps."""
     if dtype == "float32":  # each thread computes its part of the tile, without matrix units
         inner = _inner_block(channels, taps, 32)
-        return Config(_block(results, 64), _block(features, 64), inner, 4, 2)
+        return Config(_block(results, 64), _block(features, 64), inner, 4, 1)  # two stages spill
     columns = _block(features, 128)
     fills_the_device = results * features >= FEW * 128 * columns
     block = _block(results, 128 if fills_the_device else 64)
