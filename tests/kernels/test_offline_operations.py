@@ -34,7 +34,18 @@ EXPECTED = [
 ]
 
 
-@pytest.mark.parametrize("expected", EXPECTED, ids=lambda e: f"{e.operation}-{e.shape}")
+# Convolutions of images take longest to compile.
+CELLS = [
+    pytest.param(
+        expected,
+        marks=[pytest.mark.slow] if expected.operation == "conv2d" else [],
+        id=f"{expected.operation}-{expected.shape}",
+    )
+    for expected in EXPECTED
+]
+
+
+@pytest.mark.parametrize("expected", CELLS)
 def test_the_whole_program_is_its_launches_and_little_memory(expected: Expected) -> None:
     family = problems.load(expected.operation)
     shape = family.SHAPES[expected.shape]
