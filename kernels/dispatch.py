@@ -79,6 +79,8 @@ class Operation:
         modules: implementation -> module. ``xla`` must be there: the shapes are taken from it.
         derivatives: module of the implementation whose ``forward`` JAX differentiates for forward
             mode and second derivatives, which must be right in it to any order; ``xla`` by default.
+        preferred: platform -> the implementations that ``None`` picks from, the first that can;
+            ``PREFERRED`` by default.
         outputs: how many there are.
         saves: whether every implementation has ``saving``. What is saved has the same shapes in
             all of them, and a leading axis of rows, as the outputs have.
@@ -90,11 +92,13 @@ class Operation:
         modules: Mapping[str, str],
         *,
         derivatives: str | None = None,
+        preferred: Mapping[str, tuple[str, ...]] = PREFERRED,
         outputs: int = 1,
         saves: bool = False,
     ) -> None:
         self.name, self.modules = name, dict(modules)
         self.derivatives = derivatives or modules["xla"]
+        self.preferred = preferred
         self.outputs, self.saves = outputs, saves
         self._forward_p = self._primitive(name, self._forward, self._pin_first)
         self._saving_p = self._primitive(f"{name}_saving", self._saving, self._pin_first)
@@ -157,7 +161,7 @@ class Operation:
 
     def choose(self, platform: str, call: Call, operands: Sequence[Any]) -> str:
         """The implementation for a platform: the one asked for, or the first that can."""
-        preferred = PREFERRED.get(platform, ("xla",))
+        preferred = self.preferred.get(platform, ("xla",))
         reasons = []
         for name in preferred if call.implementation is None else (call.implementation,):
             reason = self.refusal(name, platform, call, operands)

@@ -235,6 +235,7 @@ def sharded(function: Callable, rule: str, *arrays: Any, whole: Sequence[str] = 
 
     Args:
         function: takes arrays of any size along those axes; launches kernels by the sizes it sees.
+            A result that lacks an axis that is cut is a sum over it, and is summed over devices.
         rule: one letter or word per axis, in Shardy's notation: ``"b t c, w c -> b t c"``.
         *arrays: operands.
         whole: the axes that every device needs whole.
@@ -257,7 +258,20 @@ def sharded(function: Callable, rule: str, *arrays: Any, whole: Sequence[str] = 
         ]
         outputs = placed[len(arrays) :]
         result = jax.tree.unflatten(jax.tree.structure(result_shape), outputs)
-        return mesh, function, result, tuple(placed[: len(arrays)])
+
+        def local(*arrays):
+            parts, structure = jax.tree.flatten(function(*arrays))
+            missing = [
+                jax.tree.leaves([where for name, where in shardings.items() if name not in names])
+                for names in axes[len(arrays) :]
+            ]
+            sums = [
+                jax.lax.psum(part, tuple(over)) if over else part
+                for part, over in zip(parts, missing, strict=True)
+            ]
+            return jax.tree.unflatten(structure, sums)
+
+        return mesh, local, result, tuple(placed[: len(arrays)])
 
     call = custom_partitioning(function)
     call.def_partition(

@@ -72,6 +72,16 @@ def torch_device(torch: Any) -> str:
     return "cpu"
 
 
+def torch_activation(torch: Any, name: str | None) -> Callable[[Any], Any]:
+    """What follows a convolution, by the name that ours has for it."""
+    return {
+        None: lambda z: z,
+        "relu": torch.relu,
+        "silu": torch.nn.functional.silu,
+        "gelu": lambda z: torch.nn.functional.gelu(z, approximate="tanh"),
+    }[name]
+
+
 def waiting(torch: Any, device: str) -> Callable[[Any], Any]:
     """What returns when all work on the device is done."""
     return (lambda _: torch.cuda.synchronize()) if device == "cuda" else (lambda _: None)

@@ -8,7 +8,14 @@ import numpy as np
 
 from kernels.convolution.activations import ACTIVATIONS
 from kernels.convolution.depthwise1d.reference import padding_frames
-from kernels.peers.common import JaxPeer, LibraryPeer, find_torch, torch_device, waiting
+from kernels.peers.common import (
+    JaxPeer,
+    LibraryPeer,
+    find_torch,
+    torch_activation,
+    torch_device,
+    waiting,
+)
 from kernels.problems import Problem, cotangent
 
 
@@ -70,12 +77,7 @@ def torch_peer(problem: Problem, gradient: bool) -> LibraryPeer | str:
     lengths = operands.get("lengths")
     if lengths is not None:
         lengths = torch.from_numpy(np.array(lengths)).to(device)
-    activate = {
-        None: lambda z: z,
-        "relu": torch.relu,
-        "silu": torch.nn.functional.silu,
-        "gelu": lambda z: torch.nn.functional.gelu(z, approximate="tanh"),
-    }[options.get("activation")]
+    activate = torch_activation(torch, options.get("activation"))
 
     def masked(array, valid):
         if valid is None:

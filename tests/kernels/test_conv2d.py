@@ -2,13 +2,15 @@
 
 import functools
 import itertools
+import json
 import re
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from kernel_matrix import compiled_in_haste
+from kernel_matrix import WITHOUT_TRITON, compiled_in_haste
 
 import kernels
 
@@ -194,6 +196,8 @@ def test_a_checkpoint_changes_no_bit():
 
 
 X, FILTERS = np.zeros((1, 5, 5, 4), np.float32), np.zeros((3, 3, 4, 6), np.float32)
+SPAN = jax.ShapeDtypeStruct((2**15, 2**7, 2**7, 4), np.float32)
+MANY = jax.ShapeDtypeStruct((3, 3, 4, 2**27), np.float32)
 
 
 @pytest.mark.parametrize(
@@ -225,6 +229,93 @@ def test_bad_input_is_named(arguments, options, message):
         kernels.conv2d(*map(jnp.asarray, arguments), **options)
 
 
-def test_triton_is_refused_with_the_reason():
-    with pytest.raises(NotImplementedError, match="there is none, only xla"):
-        kernels.conv2d(jnp.asarray(X), jnp.asarray(FILTERS), implementation="triton")
+# ---------------------------------------------------------------------- In Triton
+
+needs_triton = pytest.mark.skipif(WITHOUT_TRITON, reason="needs Triton, which is for Linux only")
+LAID = [  # size, strides, padding, dilation
+    (SIZES[0], (1, 1), "SAME_LOWER", (1, 1)),
+    (SIZES[0], (2, 3), ((2, 0), (1, 3)), (1, 1)),
+    # Strides and dilation with a common factor: some phases of the inputs have no tap.
+    ((1, 9, 10, 3, (3, 3), 5, 1), (2, 4), "SAME", (2, 2)),
+    ((1, 9, 10, 2, (4, 3), 33, 1), (3, 2), ((-1, 2), (3, -2)), (2, 5)),
+    # Blocks of channels within one tap, of several blocks.
+    ((2, 4, 5, 64, (2, 3), 17, 1), (1, 2), "SAME", (1, 1)),
+    # Patches with a row between them that has no tap; and side by side, whose taps are joined.
+    ((2, 8, 9, 2, (2, 3), 4, 1), (3, 3), ((1, 0), (0, 0)), (1, 1)),
+    ((1, 6, 7, 2, (2, 3), 4, 1), (2, 3), "VALID", (1, 1)),
+]
+
+
+@needs_triton
+@pytest.mark.parametrize(("size", "strides", "padding", "dilation"), LAID, ids=str)
+def test_triton_is_lax_wherever_filters_are_laid(size, strides, padding, dilation):
+    options = {"strides": strides, "padding": padding, "dilation": dilation}
+    arrays = operands(size, "float32")
+    ours = functools.partial(kernels.conv2d, implementation="triton", **options)
+    assert_close(ours, functools.partial(by_lax, **options), arrays)
+
+
+@needs_triton
+@pytest.mark.parametrize("axes", [(0, None, 0), (0, 0, None)], ids=str)
+def test_triton_has_rows_with_filters_and_biases_of_their_own(axes):
+    """Of a bias also where rows of one block of results have several."""
+    members = [operands((2, 3, 4, 2, (2, 2), 3, 1), "float32", seed) for seed in range(3)]
+    parts = zip(axes, *members, strict=True)
+    arrays = [found[0] if axis is None else jnp.stack(found) for axis, *found in parts]
+    ours = functools.partial(kernels.conv2d, activation="silu", implementation="triton")
+    assert_close(jax.vmap(ours, axes), jax.vmap(lambda *a: jax.nn.silu(by_lax(*a)), axes), arrays)
+
+
+def assert_close(ours, theirs, arrays):
+    """Value and gradients in float32 are those in float64, but for rounding."""
+    with compiled_in_haste():
+        found = jax.jit(value_and_gradients(ours))(*arrays)
+        with jax.enable_x64(True):
+            wide = [jnp.asarray(np.asarray(array, np.float64)) for array in arrays]
+            expected = jax.jit(value_and_gradients(theirs))(*wide)
+    for a, b in zip(found, expected, strict=True):
+        assert a.dtype == jnp.float32
+        np.testing.assert_allclose(a, b, rtol=0, atol=2e-6 * float(np.abs(b).max()))
+
+
+@needs_triton
+def test_triton_computes_a_gradient_only_where_it_is_wanted():
+    x, filters, bias = operands(SIZES[0], "float32")
+
+    def of_bias(bias):
+        return kernels.conv2d(x, filters, bias, activation="relu", implementation="triton").sum()
+
+    text = str(jax.make_jaxpr(jax.grad(of_bias))(bias))
+    assert re.findall(r"wanted=\((.*?)\)", text) == ["False, False, True"]
+    (found,) = kernels.explain(jax.grad(of_bias), bias)[1:]
+    assert [choice.kernel for choice in found.tuning][:2] == ["conv2d.convolve", "conv2d.slope"]
+
+
+@needs_triton
+@pytest.mark.parametrize(
+    ("arguments", "options", "reason"),
+    [
+        ((X, FILTERS[:, :, :2]), {"groups": 2}, "all channels with all features, and groups is 2"),
+        ((X.astype("float64"), FILTERS), {}, "in float32, and float64"),
+        ((X[:0], FILTERS), {}, r"at least one pixel, and the inputs are \(0, 5, 5, 4\)"),
+        ((SPAN, FILTERS), {}, "pixels times channels in 32 bits"),
+        ((X, MANY), {}, "pixels times channels in 32 bits"),
+    ],
+)
+def test_what_triton_cannot_compute_is_refused_and_left_to_xla(arguments, options, reason):
+    kinds = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in arguments]
+    with jax.enable_x64(True):
+        function = functools.partial(kernels.conv2d, **options)
+        with pytest.raises(NotImplementedError, match=f"{reason}.*implementation=None picks"):
+            jax.eval_shape(functools.partial(function, implementation="triton"), *kinds)
+        assert jax.eval_shape(function, *kinds).shape[3] == arguments[1].shape[3]
+
+
+def test_half_precision_is_by_matrix_instructions_and_float32_never():
+    """TensorFloat-32 would be a matrix instruction."""
+    report = Path(kernels.__file__).parent / "results" / "static_report.json"
+    rows = json.loads(report.read_text())["kernels"]
+    rows = [row for row in rows if row["variant"].startswith("conv2d.")]
+    assert {row["variant"].rsplit("/", 1)[1] for row in rows} == {"bfloat16", "float16", "float32"}
+    for row in rows:
+        assert bool(row["matrix"]) != row["variant"].endswith("/float32"), row["variant"]

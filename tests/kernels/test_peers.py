@@ -12,6 +12,7 @@ import pytest
 
 from kernels import contestants, peers, problems
 from kernels.contestants import Absent
+from kernels.convolution.dense2d import tuning as images
 from kernels.convolution.depthwise1d.tuning import Shape
 from kernels.ctc import tuning as ctc
 from kernels.peers import common
@@ -124,6 +125,25 @@ def test_a_torch_without_the_gpu_that_jax_uses_is_a_remark(monkeypatch):
 def test_other_libraries_are_imported_only_when_asked_for():
     code = "import sys, kernels.bench; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("name", ["lax", "torch"])
+@pytest.mark.parametrize("padding", ["SAME", ((-1, 2), (0, 3))])
+def test_peers_of_images_compute_the_definition(name, padding):
+    if name == "torch":
+        pytest.importorskip("torch", reason="a peer that need not be installed")
+    shape = images.Shape(2, 5, 6, 3, 4, (3, 2), (2, 1), padding, (1, 2), "gelu")
+    call = images.problem("conv2d", "small", shape, "float32")
+    made = peers.PEERS["conv2d"][name](call, True)
+    assert not isinstance(made, str)
+    true = problems.exact(call)
+    if isinstance(made, peers.JaxPeer):
+        direction = problems.cotangent(true[0].shape, "float32")
+        found = problems.gradients(made.function)(call.arguments, direction)
+    else:
+        found = made.read(made.start())
+    for theirs, exact in zip(found, true, strict=True):
+        assert problems.error(theirs, exact) < TOLERANCE["float32"]
 
 
 @pytest.mark.parametrize("name", ["optax", "torch"])

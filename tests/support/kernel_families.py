@@ -9,6 +9,7 @@ import numpy as np
 
 from kernels import problems
 from kernels.attention.tuning import Shape as Attention
+from kernels.convolution.dense2d.tuning import Shape as Images
 from kernels.convolution.depthwise1d.tuning import Shape as Convolution
 from kernels.ctc.tuning import Shape as Ctc
 
@@ -110,6 +111,7 @@ _CONV_CUT = {
     "centred_250_w9": {"batch": 2, "queries": 11, "heads": 2, "width": 8},
     "tiny_primer_128_w3": {"batch": 1, "queries": 3, "heads": 1, "width": 8},
 }
+_PATCHES = {"taps": (4, 4), "strides": (4, 4)}
 # A bias or mask without its first axis serves all rows.
 _BROADCAST = {"one axis less": ("bias", "mask")}
 
@@ -137,6 +139,39 @@ FAMILIES = {
         small=Convolution(2, 7, 3, 3, 2, "SAME", "silu", lengths=True),
         sharded=Convolution(16, 9, 3, 4, activation="silu", lengths=True),
         ignored=_frames_past_the_end,
+    ),
+    "conv2d": Family(
+        # Blocks have 16 results, features, and taps and channels, or more.
+        cut={
+            "residual_14": {"batch": 2, "height": 5, "width": 4, "channels": 32, "features": 17},
+            "residual_56": {"batch": 1, "height": 6, "width": 7, "channels": 5, "features": 3},
+            "pointwise_56": {"batch": 2, "height": 3, "width": 5, "channels": 33, "features": 18},
+            "halving_56": {"batch": 1, "height": 7, "width": 6, "channels": 32, "features": 5},
+            "patches_16": {"batch": 2, "height": 8, "width": 8, "features": 9, **_PATCHES},
+            "speech_first": {"batch": 1, "height": 10, "width": 9, "features": 6},
+            "speech_second": {"batch": 1, "height": 8, "width": 5, "channels": 3, "features": 4},
+            "tiny_lenet_1": {"batch": 1, "height": 6, "width": 7},
+            "tiny_lenet_6": {"batch": 1, "height": 6, "width": 8, "features": 5},
+            "tiny_residual_14": {"batch": 1, "height": 3, "width": 3, "channels": 2, "features": 3},
+            "tiny_halving_28": {"batch": 1, "height": 4, "width": 5, "channels": 3, "features": 2},
+        },
+        long=(
+            "residual_56",
+            "pointwise_56",
+            "speech_first",
+            "speech_second",
+            "tiny_lenet_1",
+            "tiny_lenet_6",
+            "tiny_residual_14",
+            "tiny_halving_28",
+        ),
+        awkward={
+            "one": Images(1, 1, 1, 1, 1, (1, 1)),
+            "cut_off": Images(2, 9, 8, 3, 5, (3, 2), (2, 3), ((-1, 2), (0, -1)), (2, 1), "silu"),
+        },
+        low=("cut_off",),
+        small=Images(2, 4, 5, 2, 3, (2, 3), (2, 1), activation="silu"),
+        sharded=Images(16, 4, 4, 3, 5, activation="silu"),
     ),
     "ctc_loss": Family(
         # Segments have 16 frames in XLA; in Triton both halves meet in the middle.
