@@ -18,7 +18,9 @@ from kernels.peers.common import (
 from kernels.problems import Problem, cotangent
 
 
-def lax_conv2d(inputs, filters, bias=None, *, strides, padding, dilation, activation=None):
+def lax_conv2d(
+    inputs, filters, bias=None, *, strides=(1, 1), padding="SAME", dilation=(1, 1), activation=None
+):
     """What a JAX user writes today: ``lax.conv_general_dilated``."""
     z = jax.lax.conv_general_dilated(
         inputs,

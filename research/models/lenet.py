@@ -9,7 +9,9 @@ from kernels import conv2d
 
 
 class Conv(nn.Module):
-    """A square convolution with zero padding ("SAME"): ``kernels.conv2d``, or what has its arguments.
+    """A square convolution with zero padding ("SAME").
+
+    By default ``kernels.conv2d``; another function of (images, filters, bias) may take its place.
 
     For few channels it takes a fraction of the time of XLA's convolution on a CPU, most where many
     models are trained at once or the step is in a loop (kernels/convolution/README.md).
