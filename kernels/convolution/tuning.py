@@ -1,5 +1,6 @@
 """Of each operation: its shapes, and the configurations that its kernels run with."""
 
 from kernels.convolution.depthwise1d import tuning as depthwise1d
+from kernels.convolution.depthwise2d import tuning as depthwise2d
 
-OPERATIONS = {"depthwise_conv1d": depthwise1d}
+OPERATIONS = {"depthwise_conv1d": depthwise1d, "depthwise_conv2d": depthwise2d}

@@ -215,7 +215,7 @@ def candidates_filter_gradient(
 
 
 def _tunable(name, heuristic, candidates):
-    module = "kernels.convolution.depthwise2d.kernel"
+    module = "kernels.convolution.depthwise2d.variants"
     return Tunable(f"depthwise_conv2d.{name}", Config, heuristic, candidates, _bucket, module)
 
 
@@ -223,7 +223,5 @@ def _tunable(name, heuristic, candidates):
 CONVOLVE = _tunable("convolve", heuristic, candidates)
 SLOPE = _tunable("slope", heuristic, candidates)
 INPUTS_GRADIENT = _tunable("inputs_gradient", heuristic, candidates)
-FILTER_GRADIENT = _tunable(
-    "filter_gradient", heuristic_filter_gradient, candidates_filter_gradient
-)
+FILTER_GRADIENT = _tunable("filter_gradient", heuristic_filter_gradient, candidates_filter_gradient)
 TUNABLES = (CONVOLVE, SLOPE, INPUTS_GRADIENT, FILTER_GRADIENT)
