@@ -151,8 +151,14 @@ def _bucket(*, dtype: str, **numbers: int) -> str:
 
 
 def heuristic(*, channels: int, **_: Any) -> Config:
-    """A configuration for a device without a table: 64 consecutive channels, few registers."""
-    return Config(block_channels=max(16, min(64, round_up(channels))))
+    """A configuration for a device without a table: few registers, and 64 consecutive channels.
+
+    Fewer where more than an eighth of them would lie outside of the array.
+    """
+    block_channels = max(16, min(64, round_up(channels)))
+    if block_channels == 64 and 8 * (-channels % 64) > channels:
+        block_channels = 32
+    return Config(block_pixels=1024 // max(32, block_channels), block_channels=block_channels)
 
 
 def heuristic_filter_gradient(*, results_down: int, results_across: int, **_: Any) -> Config:

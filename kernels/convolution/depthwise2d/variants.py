@@ -8,20 +8,18 @@ import jax.numpy as jnp
 
 from kernels.compiled import Variant
 from kernels.configurations import Tunable, committed
-from kernels.convolution.depthwise2d import kernel, tuning
+from kernels.convolution.depthwise2d import backward, forward, kernel, tuning
 from kernels.convolution.windows import Window
 
 _POINTER = {"bfloat16": "*bf16", "float16": "*fp16", "float32": "*fp32"}
 # Strides and the size of filters take different loops; the activation is the slope's.
 _COMPILED = [
     (tunable, name, "bfloat16")
-    for name in ("convnext_7x7", "mobilenet_3x3", "mobilenet_3x3_stride_2")
+    for name in ("convnext_7x7", "mobilenet_3x3_stride_2")
     for tunable in (tuning.CONVOLVE, tuning.INPUTS_GRADIENT, tuning.FILTER_GRADIENT)
 ] + [
-    (tuning.SLOPE, "mobilenet_3x3_stride_2", "bfloat16"),
     (tuning.SLOPE, "efficientnet_5x5", "bfloat16"),
     (tuning.CONVOLVE, "convnext_7x7", "float32"),
-    (tuning.INPUTS_GRADIENT, "convnext_7x7", "float32"),
     (tuning.FILTER_GRADIENT, "convnext_7x7", "float32"),
 ]
 
@@ -55,18 +53,18 @@ def variant(tunable: Tunable, sizes: Mapping[str, Any], config: Any, label: str)
     pointer, item = _POINTER[sizes["dtype"]], jnp.dtype(sizes["dtype"]).itemsize
     moved, extra, types = sum(elements) * item, {}, {}
     if tunable.name == tuning.INPUTS_GRADIENT.name:
-        function, arrays = kernel.inputs_gradient, ("dz", "filters", "out")
+        function, arrays = backward.inputs_gradient, ("dz", "filters", "out")
         constants = kernel.turned_constants(window, shape, taps, results, config)
         extra = {"ROWS_PER_FILTER": shape[0]}
     else:
         constants = kernel.constants_of(window, shape, taps, results, config)
         if tunable.name == tuning.FILTER_GRADIENT.name:
-            function, arrays = kernel.filter_gradient, ("x", "dz")
+            function, arrays = backward.filter_gradient, ("x", "dz")
             types = dict.fromkeys(("partial_filters", "partial_bias"), "*fp32")
             sums = math.prod(taps) + 1
             moved += shape[0] * constants["BLOCKS"] * sums * shape[3] * 4
         else:
-            function, arrays = kernel.convolve, ("x", "filters", "bias", "cotangent", "out")
+            function, arrays = forward.convolve, ("x", "filters", "bias", "cotangent", "out")
             slope = tunable.name == tuning.SLOPE.name
             moved += elements[1] * item if slope else 0
             extra = {
