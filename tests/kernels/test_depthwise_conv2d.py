@@ -131,15 +131,12 @@ def test_maps_within_maps_over_filters(implementation):
     ours = functools.partial(kernels.depthwise_conv2d, implementation=implementation)
     filters = jnp.stack([jnp.stack([f, 2 * f, -f]), jnp.stack([f + 1, f * f, f - 3])])
     arrays = jnp.stack([x, x + 1]), filters, b
+    ours, theirs = (
+        with_gradients(jax.vmap(jax.vmap(function, (None, 0, None)), (0, 0, None)))
+        for function in (ours, by_lax)
+    )
     with matrix.compiled_in_haste():
-        assert_same(
-            *(
-                with_gradients(jax.vmap(jax.vmap(function, (None, 0, None)), (0, 0, None)))
-                for function in (ours, by_lax)
-            ),
-            arrays,
-            2e-5,
-        )
+        assert_same(ours, theirs, arrays, 2e-5)
 
 
 def test_a_loop_over_layers_gives_what_the_layers_give():
@@ -202,6 +199,7 @@ def test_a_peer_computes_the_definition_and_its_gradients(peer, taps):
     if isinstance(made, peers.LibraryPeer):
         found = made.read(made.start())
     else:
+        assert isinstance(made, peers.JaxPeer), made
         found = jax.jit(with_gradients(made.function))(*problem.arguments)
     true = jax.jit(with_gradients(problem.plain()))(*problem.arguments)
     for of_peer, defined in zip(found, true, strict=True):

@@ -11,6 +11,7 @@ Axes: B rows, H by W pixels, U by V results, C channels, h by w taps, K blocks o
 """
 
 # pyright: reportInvalidTypeForm=false, reportMissingImports=false, reportGeneralTypeIssues=false
+# pyright: reportArgumentType=false
 
 import triton
 import triton.language as tl

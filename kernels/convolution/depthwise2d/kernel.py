@@ -164,8 +164,8 @@ def constants_of(window, shape, taps, results, config):
 def turned_constants(window, shape, taps, results, config):
     """Of the kernel whose programs have pixels of a phase."""
     down, across = _axes(window)
-    lengths = zip(shape[1:3], window.strides, strict=True)
-    blocks = _blocks(*(triton.cdiv(length, stride) for length, stride in lengths), down[1], config)
+    rows, columns = (triton.cdiv(shape[1 + axis], window.strides[axis]) for axis in (0, 1))
+    blocks = _blocks(rows, columns, down[1], config)
     return _sizes(window, shape, taps, results, config) | {
         "RESIDUES_Y": down[0], "RESIDUES_X": across[0], "APART_Y": down[1], "APART_X": across[1],
         "INVERSE_Y": pow(down[1], -1, down[0]), "INVERSE_X": pow(across[1], -1, across[0]),
