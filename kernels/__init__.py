@@ -12,7 +12,7 @@ from kernels.attention import (
     shaw_position_keys,
     t5_bias,
 )
-from kernels.convolution import conv2d, depthwise_conv1d
+from kernels.convolution import conv2d, depthwise_conv1d, depthwise_conv2d
 from kernels.ctc import ctc_alignment, ctc_feasible, ctc_loss, ctc_posteriors
 from kernels.explanation import explain
 
@@ -28,6 +28,7 @@ __all__ = [
     "ctc_loss",
     "ctc_posteriors",
     "depthwise_conv1d",
+    "depthwise_conv2d",
     "explain",
     "relative_attention",
     "shaw_position_keys",

@@ -2,5 +2,6 @@
 
 from kernels.convolution.dense2d.api import conv2d
 from kernels.convolution.depthwise1d.api import depthwise_conv1d
+from kernels.convolution.depthwise2d.api import depthwise_conv2d
 
-__all__ = ["conv2d", "depthwise_conv1d"]
+__all__ = ["conv2d", "depthwise_conv1d", "depthwise_conv2d"]

@@ -11,6 +11,7 @@ from kernels import problems
 from kernels.attention.tuning import Shape as Attention
 from kernels.convolution.dense2d.tuning import Shape as Images
 from kernels.convolution.depthwise1d.tuning import Shape as Convolution
+from kernels.convolution.depthwise2d.tuning import Shape as DepthwiseImages
 from kernels.ctc.tuning import Shape as Ctc
 
 
@@ -28,8 +29,8 @@ class Family:
         ignored: problem -> masks of elements that must not count, by operand and for "output".
         fitting: what tests/kernels/test_matrix.py does to an operand -> operands that may be so.
         results: dtype of the value, where it is not that of the operands.
-        rests_on: the operation that this one prepares operands for. How JAX transforms both is
-            decided there, so what costs most here is left to the long tests.
+        rests_on: the operation that this one prepares operands for, or is made like. How JAX
+            transforms both is decided there, so what costs most here is left to the long tests.
     """
 
     cut: Mapping[str, Mapping[str, Any]]
@@ -172,6 +173,41 @@ FAMILIES = {
         low=("cut_off",),
         small=Images(2, 4, 5, 2, 3, (2, 3), (2, 1), activation="silu"),
         sharded=Images(16, 4, 4, 3, 5, activation="silu"),
+    ),
+    "depthwise_conv2d": Family(
+        # 16 channels are a block, and four rows of tiles with 16 pixels in all.
+        cut={
+            "convnext_7x7": {"batch": 1, "height": 9, "width": 5, "channels": 17},
+            "convnext_last_7x7": {"batch": 2, "height": 4, "width": 3, "channels": 3},
+            "mobilenet_3x3": {"batch": 2, "height": 5, "width": 9, "channels": 3},
+            "mobilenet_3x3_stride_2": {"batch": 2, "height": 10, "width": 7, "channels": 3},
+            "efficientnet_5x5": {"batch": 1, "height": 7, "width": 5, "channels": 3},
+            "efficientnet_5x5_stride_2": {"batch": 1, "height": 9, "width": 5, "channels": 3},
+            "tiny_3x3": {"batch": 1, "height": 4, "width": 5, "channels": 16},
+            "tiny_3x3_stride_2": {"batch": 1, "height": 5, "width": 4, "channels": 2},
+            "tiny_7x7": {"batch": 1, "height": 3, "width": 2, "channels": 2},
+        },
+        long=(
+            "convnext_7x7",
+            "convnext_last_7x7",
+            "mobilenet_3x3",
+            "efficientnet_5x5",
+            "efficientnet_5x5_stride_2",
+            "tiny_3x3",
+            "tiny_3x3_stride_2",
+            "tiny_7x7",
+        ),
+        awkward={
+            "one": DepthwiseImages(1, 1, 1, 1, (1, 1)),
+            "prime": DepthwiseImages(2, 7, 5, 3, (3, 2), (1, 2), activation="silu"),
+            "apart": DepthwiseImages(
+                1, 9, 8, 17, (3, 2), (2, 3), ((-1, 2), (3, 1)), (3, 2), activation="gelu"
+            ),
+        },
+        low=("prime",),
+        small=DepthwiseImages(2, 4, 3, 2, (2, 3), (2, 1), activation="silu"),
+        sharded=DepthwiseImages(16, 4, 3, 2, (3, 2), activation="silu"),
+        rests_on="depthwise_conv1d",
     ),
     "ctc_loss": Family(
         # Segments have 16 frames in XLA; in Triton both halves meet in the middle.
