@@ -20,7 +20,7 @@ import kernels
 
 FAMILIES = {
     "attention": ("attention", "relative_attention", "conv_attention"),
-    "convolution": ("depthwise_conv1d",),
+    "convolution": ("depthwise_conv1d", "conformer_convolution"),
     "ctc": ("ctc_loss",),
 }
 

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from types import ModuleType
 
 from kernels.compiled import Variant
+from kernels.convolution.conformer import kernel as conformer
 from kernels.convolution.depthwise1d import kernel as depthwise1d
 
-_MODULES: tuple[ModuleType, ...] = (depthwise1d,)
+_MODULES: tuple[ModuleType, ...] = (depthwise1d, conformer)
 
 
 def compiled_variants(arch: str) -> Iterator[Variant]:
