@@ -1,8 +1,8 @@
 """A computation whose results XLA puts into memory before anything else uses them.
 
 On a CPU XLA computes what is elementwise again inside each of its consumers, a sum of W products
-too, and removes ``lax.optimization_barrier`` before it decides that. A call that must not be inlined
-stays a call. Other platforms do not see the mark, and inline it.
+too, and removes ``lax.optimization_barrier`` before it decides that. A call that must not be
+inlined stays a call. Other platforms do not see the mark, and inline it.
 """
 
 from collections.abc import Callable

@@ -7,7 +7,7 @@ imported here and nowhere else in ``kernels``, and only when it is asked for.
 
 from collections.abc import Mapping
 
-from kernels.peers import attention, convolution, ctc
+from kernels.peers import attention, conformer, convolution, ctc
 from kernels.peers.common import Factory, JaxPeer, LibraryPeer
 
 __all__ = ["PEERS", "Factory", "JaxPeer", "LibraryPeer", "peers"]
@@ -23,6 +23,7 @@ PEERS: Mapping[str, Mapping[str, Factory]] = {
         "tokamax": attention.tokamax_peer,
     },
     "depthwise_conv1d": {"lax": convolution.lax_peer, "torch": convolution.torch_peer},
+    "conformer_convolution": {"lax": conformer.lax_peer, "torch": conformer.torch_peer},
     "ctc_loss": {"optax": ctc.optax_peer, "torch": ctc.torch_peer},
 }
 

@@ -1,6 +1,6 @@
 """The public Conformer convolution: argument checks, padding, streaming state.
 
-Axes: B batch, T frames, U frames out, C channels, W width of the filters, S = W - 1 frames of state.
+Axes: B batch, T frames, U frames out, C channels, W width, S = W - 1 frames of state.
 """
 
 import math

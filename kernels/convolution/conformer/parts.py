@@ -127,8 +127,6 @@ def _folded_gradient(depthwise, h, small, lengths, dy, wanted, *, epsilon, **pad
     (filters, offset), pullback = jax.vjp(functools.partial(folded, epsilon=epsilon), *small)
     wants_small = any(wanted[1:])
     asked = (wanted[0], wants_small, wants_small, False)
-    found = depthwise.gradient(
-        (h, filters, offset, lengths), (), (dy,), asked, **padding, **_SWISH
-    )
+    found = depthwise.gradient((h, filters, offset, lengths), (), (dy,), asked, **padding, **_SWISH)
     dh, dfilters, doffset, _ = in_places(found, asked)
     return dh, *(pullback((dfilters, doffset)) if wants_small else ())

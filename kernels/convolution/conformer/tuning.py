@@ -151,7 +151,9 @@ def _filled(block_frames: int, channels: int, each: int) -> int:
 def heuristic(*, channels: int, frames: int, width: int, **_: Any) -> Config:
     """For a device without a table: 16 or 32 frames, eight elements of each tile a thread."""
     block_frames = 4 if channels > 256 else 8
-    block_frames = max(1, min(block_frames, 4096 // block_channels(channels), round_up(frames) // 4))
+    block_frames = max(
+        1, min(block_frames, 4096 // block_channels(channels), round_up(frames) // 4)
+    )
     warps = _filled(block_frames, channels, 8)
     return Config(block_frames, unroll=3 if width > 4 else 1, num_warps=warps)
 

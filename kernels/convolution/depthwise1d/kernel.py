@@ -54,15 +54,9 @@ def four_tiles(
     C: tl.constexpr, W: tl.constexpr, LEFT: tl.constexpr, DILATION: tl.constexpr,
     FLIP: tl.constexpr, UNROLL: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """start + sum_w x[u + w DILATION - LEFT] filters[w] for u = t + r DILATION, r from 0 to 3.
+    """Tiles r = 0 to 3 of start + sum_w x[u + w DILATION - LEFT] filters[w], u = t + r DILATION.
 
-    Args:
-        x: the first element of a row, (T, C).
-        filters: of the filters of that row, (W, C).
-        start: a tile of frames and channels, what each of the four begins with.
-        t: the frames of tile 0.
-        channel: the channels of all four.
-        length: frames of x from there on count as zero.
+    x and filters point to those of one row; frames of x from ``length`` on count as zero.
     """
     inside = channel < C
     filters += channel
