@@ -1,6 +1,7 @@
 """The middle of the Conformer's convolution module, as users of JAX and of torch write it."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +22,8 @@ def lax_conformer_convolution(
     offset,
     *,
     norm="layer",
-    mean=None,
-    variance=None,
+    mean: Any = None,
+    variance: Any = None,
     bias=None,
     padding="SAME",
     lengths=None,

@@ -24,18 +24,13 @@ def test_it_is_marked_for_a_cpu_alone_and_stays_a_call():
     traced = jax.jit(lambda x: centred(x, apart)).trace(X)
     assert MARK in traced.lower(lowering_platforms=("cpu",)).as_text()
     assert MARK not in traced.lower(lowering_platforms=("cuda",)).as_text()
-    compiled = traced.lower(lowering_platforms=("cpu",)).compile().as_text()
+    compiled = traced.lower(lowering_platforms=("cpu",)).compile().as_text() or ""
     assert compiled.count(" tanh(") == compiled.count(" call(") == 1
 
 
 def test_derivatives_go_through():
-    for transform in (
-        lambda f: jax.grad(lambda x: jnp.sum(jnp.sin(f(x)))),
-        lambda f: jax.hessian(lambda x: jnp.sum(jnp.sin(f(x)))),
-        lambda f: lambda x: jax.jvp(f, (x,), (jnp.cos(x),))[1],
-    ):
-        found, expected = (
-            jax.jit(transform(lambda x, keep=keep: centred(x, keep)))(X)
-            for keep in (apart, together)
-        )
-        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    found, expected = (
+        jax.jit(jax.hessian(lambda x, keep=keep: jnp.sum(jnp.sin(centred(x, keep)))))(X)
+        for keep in (apart, together)
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)

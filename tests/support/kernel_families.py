@@ -158,7 +158,7 @@ FAMILIES = {
         sharded=Conformer(16, 9, 4, 3, lengths=True),
         ignored=_frames_past_the_end,
         rests_on="depthwise_conv1d",
-        long=("tiny_50", "conformer_s_500", "chunk_16"),
+        long=("tiny_50", "conformer_s_500", "conformer_l_500", "chunk_16", "one", "given"),
     ),
     "ctc_loss": Family(
         # Segments have 16 frames in XLA; in Triton both halves meet in the middle.

@@ -13,6 +13,7 @@ Axes: B rows, T frames in, U frames out, C channels, W width, K blocks of frames
 """
 
 # pyright: reportInvalidTypeForm=false, reportMissingImports=false, reportGeneralTypeIssues=false
+# pyright: reportArgumentType=false
 
 import functools
 from collections.abc import Iterator, Mapping
@@ -183,7 +184,9 @@ def _layer_gradient(h, small, lengths, dy, wanted, *, epsilon, left, right):
         for by_block, array in zip(sums, (scale, offset), strict=True)
     )
     asked = (wanted[0], wanted[1], wanted[4], False)
-    found = depthwise1d.depthwise_conv1d.gradient(
+    gradient = depthwise1d.depthwise_conv1d.gradient
+    assert gradient is not None
+    found = gradient(
         (h, filters, bias, lengths), (), (dz,), asked,
         left=left, right=right, dilation=1, activation=None,
     )  # fmt: skip
@@ -191,36 +194,41 @@ def _layer_gradient(h, small, lengths, dy, wanted, *, epsilon, left, right):
     return dh, dfilters, dscale, doffset, dbias
 
 
+# Of each operand, in the order of the kernels; rows by a letter of their own.
+_AXES = {
+    "h": "b t c", "filters": "g w c", "scale": "m c", "offset": "n c", "bias": "o c",
+    "lengths": "l", "dy": "b u c",
+}  # fmt: skip
+_ROWS = {
+    "FILTER": "filters", "SCALE": "scale", "OFFSET": "offset", "BIAS": "bias", "LENGTH": "lengths",
+}  # fmt: skip
+
+
 def _launched(tunable, h, small, lengths, dy, epsilon, left, right):
     """The results of ``forward``, or of ``slope`` where there is a cotangent."""
-    filters, scale, offset, bias, *_ = small
-    operands = {
-        "h": h, "filters": filters, "scale": scale, "offset": offset, "bias": bias,
-        "lengths": lengths, "dy": dy,
-    }  # fmt: skip
-    names = [name for name, array in operands.items() if array is not None]
-    width = filters.shape[1]
+    operands = dict(zip(_AXES, (h, *small[:4], lengths, dy), strict=True))
+    present = {name: array for name, array in operands.items() if array is not None}
+    kernel, results = (forward, "b u c") if dy is None else (slope, "b u c, b k c, b k c")
+    taken = [name for name in _AXES if name in kernel.arg_names]
+    width = operands["filters"].shape[1]
     frames = h.shape[1] + left + right - (width - 1)
     # Of the whole arrays: the number of partial sums must be the same on every device.
     config = _chosen(tunable, h, frames, width).config
     blocks = _blocks(frames, config)
 
     def local(*arrays):
-        given = dict(zip(names, arrays, strict=True))
-        h = given["h"]
-        rows, size, channels = h.shape
-        per_row = {
-            f"ROWS_PER_{axis}": rows // given[name].shape[0] if name in given else 1
-            for axis, name in _ROWS.items()
+        given = dict(zip(present, arrays, strict=True))
+        rows, size, channels = given["h"].shape
+        per_row: dict[str, Any] = {
+            f"ROWS_PER_{what}": rows // given[name].shape[0] if name in given else 1
+            for what, name in _ROWS.items()
         }
         sums = jax.ShapeDtypeStruct((rows, blocks, channels), jnp.float32)
+        out = jax.ShapeDtypeStruct((rows, frames, channels), h.dtype)
         return launch.kernel_call(
-            forward if dy is None else slope,
-            *(given.get(name, h) for name in list(operands)[: 6 if dy is None else 7]),
-            out=(
-                jax.ShapeDtypeStruct((rows, frames, channels), h.dtype),
-                *(() if dy is None else (sums, sums)),
-            ),
+            kernel,
+            *(given.get(name, given["h"]) for name in taken),
+            out=(out,) if dy is None else (out, sums, sums),
             grid=(rows * blocks,),
             num_warps=config.num_warps,
             num_stages=config.num_stages,
@@ -230,25 +238,15 @@ def _launched(tunable, h, small, lengths, dy, epsilon, left, right):
             BLOCK_C=tuning.block_channels(channels),
         )  # fmt: skip
 
-    axes = {
-        "h": "b t c", "filters": "g w c", "scale": "m c", "offset": "n c", "bias": "o c",
-        "lengths": "l", "dy": "b u c",
-    }  # fmt: skip
-    arrays = [operands[name] for name in names]
     rules = []
-    for name, array in zip(names, arrays, strict=True):
-        first, *others = axes[name].split()
-        rules.append(" ".join([launch.row_axis(first, array, h) if first != "b" else "b", *others]))
-    results = "b u c" if dy is None else "b u c, b k c, b k c"
-    used = " ".join((*rules, results.replace(",", ""))).split()
-    whole = [axis for axis in dict.fromkeys(used) if axis != "b"]
-    whole += ["b"] if launch.shares_rows(*arrays) else []
-    return launch.sharded(local, f"{', '.join(rules)} -> {results}", *arrays, whole=whole)
-
-
-_ROWS = {
-    "FILTER": "filters", "SCALE": "scale", "OFFSET": "offset", "BIAS": "bias", "LENGTH": "lengths",
-}  # fmt: skip
+    for name, array in present.items():
+        first, *others = _AXES[name].split()
+        rules.append(" ".join((launch.row_axis(first, array, h), *others)))
+    axes = f"{' '.join(rules)} {results}".replace(",", "").split()
+    whole = [axis for axis in dict.fromkeys(axes) if axis != "b"]
+    whole += ["b"] if launch.shares_rows(*present.values()) else []
+    rule = f"{', '.join(rules)} -> {results}"
+    return launch.sharded(local, rule, *present.values(), whole=whole)
 
 
 def _blocks(frames, config):
@@ -296,11 +294,10 @@ conformer_convolution = Implementation(
 
 
 _POINTER = {"bfloat16": "*bf16", "float16": "*fp16", "float32": "*fp32"}
-# The slope needs the most registers, most in float32; 144 channels do not fill their tile.
+# The slope needs the most registers, most in float32.
 _COMPILED = [
     (tuning.FORWARD, "conformer_l_500", "bfloat16"),
     (tuning.SLOPE, "conformer_l_500", "bfloat16"),
-    (tuning.FORWARD, "conformer_s_500", "bfloat16"),
     (tuning.SLOPE, "conformer_l_500", "float32"),
 ]
 

@@ -112,13 +112,13 @@ _SWISH: dict[str, Any] = {"dilation": 1, "activation": "silu"}
 
 def folded(filters, scale, offset, bias, mean, variance, *, epsilon):
     """Filters and bias whose sum is the norm of the sum of those given, in float32 or wider."""
-    small = (filters, scale, offset, bias, mean, variance)
-    rows = math.lcm(*(array.shape[0] for array in small if array is not None))
-    filters, scale, offset, bias, mean, variance = (
-        None if array is None else of_rows(array.astype(wide(array.dtype)), rows) for array in small
+    small = (filters, scale, offset, mean, variance, *(() if bias is None else (bias,)))
+    rows = math.lcm(*(array.shape[0] for array in small))
+    filters, scale, offset, mean, variance, *rest = (
+        of_rows(array.astype(wide(array.dtype)), rows) for array in small
     )
     factor = scale * jax.lax.rsqrt(variance + epsilon)
-    centre = mean if bias is None else mean - bias
+    centre = mean - rest[0] if rest else mean
     return filters * factor[:, None, :], offset - centre * factor
 
 

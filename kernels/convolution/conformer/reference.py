@@ -3,6 +3,8 @@
 Axes: B batch, T frames, U frames out, C channels, W width of the filters.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -16,8 +18,8 @@ def conformer_convolution(
     offset,
     *,
     norm="layer",
-    mean=None,
-    variance=None,
+    mean: Any = None,
+    variance: Any = None,
     epsilon=1e-5,
     bias=None,
     padding="SAME",
