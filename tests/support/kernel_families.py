@@ -150,7 +150,7 @@ FAMILIES = {
         },
         awkward={
             "one": Conformer(1, 1, 1, 1),
-            "prime": Conformer(2, 17, 7, 4, padding=(5, 0), lengths=True),
+            "prime": Conformer(2, 17, 7, 2, padding=(5, 0), lengths=True),
             "given": Conformer(2, 7, 3, 2, "batch_inference", "CAUSAL", state=True),
         },
         low=("prime",),

@@ -160,7 +160,7 @@ def heuristic(*, channels: int, frames: int, width: int, **_: Any) -> Config:
 
 def candidates(*, channels: int, frames: int, **_: Any) -> Iterator[Config]:
     """What to try: longer blocks load fewer frames twice, more elements a thread wait less."""
-    for block_frames, each, unroll in itertools.product((1, 2, 4, 8, 16), (4, 8, 16), (1, 2, 4)):
+    for block_frames, each, unroll in itertools.product((1, 2, 4, 8, 16), (4, 8, 16), (1, 3)):
         tile = block_frames * block_channels(channels)
         if 32 * each <= tile <= 32 * 32 * each and 4 * block_frames < 2 * frames + 4:
             yield Config(block_frames, unroll, _filled(block_frames, channels, each))
