@@ -12,7 +12,12 @@ from kernels.attention import (
     shaw_position_keys,
     t5_bias,
 )
-from kernels.convolution import conv2d, depthwise_conv1d, depthwise_conv2d
+from kernels.convolution import (
+    conformer_convolution,
+    conv2d,
+    depthwise_conv1d,
+    depthwise_conv2d,
+)
 from kernels.ctc import ctc_alignment, ctc_feasible, ctc_loss, ctc_posteriors
 from kernels.explanation import explain
 
@@ -21,6 +26,7 @@ __all__ = [
     "attention",
     "attention_fn",
     "clamped_bias",
+    "conformer_convolution",
     "conv2d",
     "conv_attention",
     "ctc_alignment",

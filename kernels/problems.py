@@ -20,7 +20,12 @@ import kernels
 
 FAMILIES = {
     "attention": ("attention", "relative_attention", "conv_attention"),
-    "convolution": ("depthwise_conv1d", "depthwise_conv2d", "conv2d"),
+    "convolution": (
+        "depthwise_conv1d",
+        "conformer_convolution",
+        "depthwise_conv2d",
+        "conv2d",
+    ),
     "ctc": ("ctc_loss",),
 }
 

@@ -27,7 +27,7 @@ def lax_depthwise_conv1d(
     left, right = padding_frames(padding, (width - 1) * dilation)
     lost = (width - 1) * dilation - left - right
     z = jax.lax.conv_general_dilated(
-        _zero_after(inputs, lengths),
+        zero_after(inputs, lengths),
         filters[:, None, :],
         window_strides=(1,),
         padding=[(left, right)],
@@ -37,10 +37,11 @@ def lax_depthwise_conv1d(
         precision=jax.lax.Precision.HIGHEST,  # no TF32, as ours
     )
     z = z if bias is None else z + bias[None, None, :]
-    return _zero_after(ACTIVATIONS[activation](z), None if lengths is None else lengths - lost)
+    return zero_after(ACTIVATIONS[activation](z), None if lengths is None else lengths - lost)
 
 
-def _zero_after(array, lengths):
+def zero_after(array, lengths):
+    """(B, T, C) with zeros from lengths[b] on."""
     if lengths is None:
         return array
     t = jnp.arange(array.shape[1], dtype=lengths.dtype)

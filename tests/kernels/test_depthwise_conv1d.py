@@ -187,7 +187,7 @@ X, F = jnp.zeros((2, 9, 3)), jnp.zeros((4, 3))
         ((X, F), {"dilation": 0}, "dilation must be an integer from 1 on; received 0"),
         ((X, F), {"activation": "tanh"}, "activation must be one of.*received 'tanh'"),
         ((X, F), {"return_state": True}, "needs padding='CAUSAL'"),
-        ((X, F), {"padding": "CAUSAL", "initial_state": X}, r"= \(2, 3, 3\) of float32"),
+        ((X, F), {"padding": "CAUSAL", "initial_state": X}, r"\(2, 3, 3\) of float32"),
         ((X, F), {"implementation": "cuda"}, "implementation must be None or one of"),
     ],
 )

@@ -12,6 +12,7 @@ import pytest
 
 from kernels import contestants, peers, problems
 from kernels.contestants import Absent
+from kernels.convolution.conformer import tuning as conformer
 from kernels.convolution.dense2d import tuning as images
 from kernels.convolution.depthwise1d.tuning import Shape
 from kernels.ctc import tuning as ctc
@@ -89,6 +90,34 @@ def test_a_peer_computes_the_value_alone(peer):
     (found,) = results("lengths", peer, gradient=False)
     true = np.asarray(definition("lengths", "float32")[0], np.float64)
     assert problems.error(found, true) < TOLERANCE["float32"]
+
+
+LAYER = conformer.Shape(3, 7, 4, 4, padding=(1, 2), lengths=True)
+GIVEN = conformer.Shape(2, 5, 3, 3, "batch_inference", "CAUSAL", lengths=True, state=True)
+
+
+@pytest.mark.parametrize(
+    ("peer", "shape"),
+    [
+        ("lax", LAYER),
+        ("torch", GIVEN),
+        pytest.param("lax", GIVEN, marks=pytest.mark.slow),
+        pytest.param("torch", LAYER, marks=pytest.mark.slow),
+    ],
+)
+def test_the_peers_of_the_conformer_compute_its_definition(peer, shape):
+    if peer == "torch":
+        pytest.importorskip("torch")
+    call = conformer.problem("conformer_convolution", "small", shape, "float32")
+    made, true = peers.PEERS["conformer_convolution"][peer](call, True), problems.exact(call)
+    if isinstance(made, peers.LibraryPeer):
+        found = made.read(made.start())
+    else:
+        assert isinstance(made, peers.JaxPeer), made
+        along = problems.cotangent(true[0].shape, "float32")
+        found = jax.jit(problems.gradients(made.function))(call.arguments, along)
+    errors = [problems.error(f, t) for f, t in zip(found, true, strict=True)]
+    assert max(errors) < TOLERANCE["float32"], errors
 
 
 def test_torch_is_given_the_layout_that_it_wants_and_says_so():

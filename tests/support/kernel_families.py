@@ -9,6 +9,7 @@ import numpy as np
 
 from kernels import problems
 from kernels.attention.tuning import Shape as Attention
+from kernels.convolution.conformer.tuning import Shape as Conformer
 from kernels.convolution.dense2d.tuning import Shape as Images
 from kernels.convolution.depthwise1d.tuning import Shape as Convolution
 from kernels.convolution.depthwise2d.tuning import Shape as DepthwiseImages
@@ -29,7 +30,7 @@ class Family:
         ignored: problem -> masks of elements that must not count, by operand and for "output".
         fitting: what tests/kernels/test_matrix.py does to an operand -> operands that may be so.
         results: dtype of the value, where it is not that of the operands.
-        rests_on: the operation that this one prepares operands for, or is made like. How JAX
+        rests_on: the operation that this one prepares operands for, or is made of or like. How JAX
             transforms both is decided there, so what costs most here is left to the long tests.
     """
 
@@ -208,6 +209,27 @@ FAMILIES = {
         small=DepthwiseImages(2, 4, 3, 2, (2, 3), (2, 1), activation="silu"),
         sharded=DepthwiseImages(16, 4, 3, 2, (3, 2), activation="silu"),
         rests_on="depthwise_conv1d",
+    ),
+    "conformer_convolution": Family(
+        # 16 channels are a tile; 4 times 8 frames, or with fewer frames fewer.
+        cut={
+            "conformer_l_500": {"batch": 1, "frames": 37, "channels": 5, "width": 6},
+            "parakeet_250": {"batch": 3, "frames": 9, "channels": 17, "width": 4, "lengths": True},
+            "conformer_s_500": {"batch": 1, "frames": 33, "channels": 16, "lengths": True},
+            "chunk_16": {"batch": 2, "frames": 5, "channels": 3, "width": 4, "lengths": True},
+            "tiny_50": {"batch": 1, "frames": 3, "channels": 2, "bias": False},
+        },
+        awkward={
+            "one": Conformer(1, 1, 1, 1),
+            "prime": Conformer(2, 17, 7, 2, padding=(5, 0), lengths=True),
+            "given": Conformer(2, 7, 3, 2, "batch_inference", "CAUSAL", state=True),
+        },
+        low=("prime",),
+        small=Conformer(2, 5, 3, 3, lengths=True),
+        sharded=Conformer(16, 9, 4, 3, lengths=True),
+        ignored=_frames_past_the_end,
+        rests_on="depthwise_conv1d",
+        long=("tiny_50", "conformer_s_500", "conformer_l_500", "chunk_16", "one", "given"),
     ),
     "ctc_loss": Family(
         # Segments have 16 frames in XLA; in Triton both halves meet in the middle.

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from kernels.convolution.activations import check_activation
 from kernels.convolution.depthwise1d.reference import padding_frames
+from kernels.convolution.streaming import last_frames, with_state
 from kernels.dispatch import Operation
 
 _operation = Operation(
@@ -79,7 +80,7 @@ def depthwise_conv1d(
         )
     check_activation(activation)
     if initial_state is not None or return_state:
-        inputs, lengths = _with_state(inputs, lengths, initial_state, padding, reach)
+        inputs, lengths = with_state(inputs, lengths, initial_state, padding, reach)
         left = 0
     outputs, *_ = _operation(
         inputs,
@@ -92,32 +93,7 @@ def depthwise_conv1d(
         activation=activation,
         implementation=implementation,
     )
-    return (outputs, _last_frames(inputs, lengths, reach)) if return_state else outputs
-
-
-def _with_state(inputs, lengths, state, padding, reach):
-    """Put the state before the first frame; lengths then count it."""
-    shape = (inputs.shape[0], reach, inputs.shape[2])
-    if padding != "CAUSAL":
-        raise ValueError(
-            f"a state needs padding='CAUSAL', so that no frame waits for the next call; received "
-            f"{padding!r}."
-        )
-    state = jnp.zeros(shape, inputs.dtype) if state is None else state
-    if state.shape != shape or state.dtype != inputs.dtype:
-        raise ValueError(
-            f"initial_state must be (B, (W - 1) dilation, C) = {shape} of {inputs.dtype}; received "
-            f"{state.shape} of {state.dtype}. Pass the state that return_state=True gave."
-        )
-    lengths = None if lengths is None else jnp.clip(lengths, 0, inputs.shape[1]) + reach
-    return jnp.concatenate([state, inputs], 1), lengths
-
-
-def _last_frames(inputs, lengths, reach):
-    if lengths is None:
-        return inputs[:, inputs.shape[1] - reach :]
-    frames = (lengths - reach)[:, None] + jnp.arange(reach, dtype=jnp.int32)[None, :]
-    return jnp.take_along_axis(inputs, frames[:, :, None], 1)
+    return (outputs, last_frames(inputs, lengths, reach)) if return_state else outputs
 
 
 def _checked_dilation(dilation):

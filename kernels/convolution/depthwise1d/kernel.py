@@ -49,6 +49,42 @@ def _finish(
 
 
 @triton.jit
+def four_tiles(
+    x, filters, start, t, channel, length,
+    C: tl.constexpr, W: tl.constexpr, LEFT: tl.constexpr, DILATION: tl.constexpr,
+    FLIP: tl.constexpr, UNROLL: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    """Tiles r = 0 to 3 of start + sum_w x[u + w DILATION - LEFT] filters[w], u = t + r DILATION.
+
+    x and filters point to those of one row; frames of x from ``length`` on count as zero.
+    """
+    inside = channel < C
+    filters += channel
+    z0 = start
+    z1 = start
+    z2 = start
+    z3 = start
+    f1 = tl.zeros((BLOCK_C,), tl.float32)
+    f2 = f1
+    f3 = f1
+    for p in tl.range(0, W + 3, loop_unroll_factor=UNROLL):
+        w = W - 1 - p if FLIP else p
+        f0 = tl.load(filters + w * C, mask=inside & (p < W), other=0.0).to(tl.float32)
+        s = t + p * DILATION - LEFT
+        present = ((s >= 0) & (s < length))[:, None] & inside[None, :]
+        v = tl.load(x + s[:, None] * C + channel[None, :], mask=present, other=0.0)
+        v = v.to(tl.float32)
+        z0 += v * f0[None, :]
+        z1 += v * f1[None, :]
+        z2 += v * f2[None, :]
+        z3 += v * f3[None, :]
+        f3 = f2
+        f2 = f1
+        f1 = f0
+    return z0, z1, z2, z3
+
+
+@triton.jit
 def convolve(
     x, filters, bias, lengths, cotangent, out,
     T: tl.constexpr, U: tl.constexpr, C: tl.constexpr, W: tl.constexpr, LEFT: tl.constexpr,
@@ -67,32 +103,14 @@ def convolve(
     length = T
     if HAS_LENGTHS:
         length = tl.minimum(tl.load(lengths + row // ROWS_PER_LENGTH), T)
-    x_row = x + row * T * C
-    filter_row = filters + (row // ROWS_PER_FILTER) * W * C + channel
     z0 = tl.zeros((BLOCK_T, BLOCK_C), tl.float32)
     if HAS_BIAS:
         b = tl.load(bias + (row // ROWS_PER_BIAS) * C + channel, mask=inside, other=0.0)
         z0 += b.to(tl.float32)[None, :]
-    z1 = z0
-    z2 = z0
-    z3 = z0
-    f1 = tl.zeros((BLOCK_C,), tl.float32)
-    f2 = f1
-    f3 = f1
-    for p in tl.range(0, W + 3, loop_unroll_factor=UNROLL):
-        w = W - 1 - p if FLIP else p
-        f0 = tl.load(filter_row + w * C, mask=inside & (p < W), other=0.0).to(tl.float32)
-        s = t + p * DILATION - LEFT
-        present = ((s >= 0) & (s < length))[:, None] & inside[None, :]
-        v = tl.load(x_row + s[:, None] * C + channel[None, :], mask=present, other=0.0)
-        v = v.to(tl.float32)
-        z0 += v * f0[None, :]
-        z1 += v * f1[None, :]
-        z2 += v * f2[None, :]
-        z3 += v * f3[None, :]
-        f3 = f2
-        f2 = f1
-        f1 = f0
+    z0, z1, z2, z3 = four_tiles(
+        x + row * T * C, filters + (row // ROWS_PER_FILTER) * W * C, z0, t, channel, length,
+        C, W, LEFT, DILATION, FLIP, UNROLL, BLOCK_C,
+    )  # fmt: skip
     valid = length + (U - T)
     out += row * U * C
     cotangent += row * U * C

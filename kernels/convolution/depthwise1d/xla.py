@@ -22,17 +22,17 @@ STEP = 16  # frames per step of the loop that sums the filters' gradient
 
 def forward(inputs, filters, bias, lengths, *, left, right, dilation, activation):
     """(B, T, C), (G, W, C), (G, C), (B,) -> (B, T + left + right - (W - 1) dilation, C)."""
-    z = _convolve(_zero_after(inputs, lengths), filters, left, right, dilation)
+    z = _convolve(zero_after(inputs, lengths), filters, left, right, dilation)
     y = ACTIVATIONS[activation](_add(z, bias)).astype(inputs.dtype)
-    return (_zero_after(y, _output_lengths(inputs, y, lengths)),)
+    return (zero_after(y, output_lengths(inputs, y, lengths)),)
 
 
 def gradient(operands, outputs, cotangents, wanted, *, left, right, dilation, activation):
     """The convolution's adjoints, with the activation's slope taken at a recomputed z."""
     inputs, filters, bias, lengths = operands
     reach = (filters.shape[1] - 1) * dilation
-    x = _zero_after(inputs, lengths)
-    dz = _zero_after(cotangents[0], _output_lengths(inputs, cotangents[0], lengths))
+    x = zero_after(inputs, lengths)
+    dz = zero_after(cotangents[0], output_lengths(inputs, cotangents[0], lengths))
     if activation is not None:
         z = _add(_convolve(x, filters, left, right, dilation), bias)
         dz = jax.vjp(ACTIVATIONS[activation], z)[1](dz.astype(z.dtype))[0]
@@ -40,7 +40,7 @@ def gradient(operands, outputs, cotangents, wanted, *, left, right, dilation, ac
     gradients = []
     if wants_inputs:
         dx = _convolve(dz, filters[:, ::-1], reach - left, reach - right, dilation)
-        gradients.append(_zero_after(dx, lengths).astype(inputs.dtype))
+        gradients.append(zero_after(dx, lengths).astype(inputs.dtype))
     if wants_filters:
         gradients.append(_filter_gradient(x, dz, filters, left, right, dilation))
     if wants_bias:
@@ -103,7 +103,8 @@ def _pad(x, left, right):
     return jax.lax.pad(x, zero, ((0, 0, 0), (left, right, 0), (0, 0, 0)))
 
 
-def _zero_after(array, lengths):
+def zero_after(array, lengths):
+    """(B, T, C) with zeros from lengths[b] on, whatever was there."""
     if lengths is None:
         return array
     t = jnp.arange(array.shape[1], dtype=lengths.dtype)
@@ -111,7 +112,8 @@ def _zero_after(array, lengths):
     return jnp.where(valid[:, :, None], array, jnp.zeros((), array.dtype))
 
 
-def _output_lengths(inputs, outputs, lengths):
+def output_lengths(inputs, outputs, lengths):
+    """How many of the output frames an utterance of lengths[b] frames alone would have."""
     return None if lengths is None else lengths + (outputs.shape[1] - inputs.shape[1])
 
 

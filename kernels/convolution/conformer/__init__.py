@@ -1,0 +1,1 @@
+"""``conformer_convolution``: the middle of the Conformer's convolution module."""
