@@ -1,7 +1,7 @@
 """The Conformer's convolution in plain XLA, for CPU and TPU.
 
-What the filters give, and what the norm's gradient gives, are kept apart: XLA would compute both
-again for each sum over channels (``kernels.apart``).
+What the filters give is kept apart, and so is what the norm's gradient gives: XLA would compute
+both again for each sum over channels (``kernels.apart``).
 
 Axes: B rows, T frames, U frames out, C channels; small operands have N rows, a divisor of B.
 """
@@ -21,10 +21,6 @@ from kernels.rows import of_rows
 _FILTERS = {"dilation": 1, "activation": None}
 
 
-def _forward(*operands, **options):
-    return apart(functools.partial(depthwise1d.depthwise_conv1d.forward, **options), *operands)
-
-
 def _gradient(operands, saved, cotangents, wanted, **options):
     gradient = functools.partial(depthwise1d.gradient, wanted=wanted, **options)
     return apart(
@@ -34,14 +30,14 @@ def _gradient(operands, saved, cotangents, wanted, **options):
 
 def _layer(h, small, lengths, *, epsilon, **padding):
     filters, scale, offset, bias, *_ = small
-    (z,) = _forward(h, filters, bias, lengths, **padding, **_FILTERS)
+    (z,) = depthwise1d.forward(h, filters, bias, lengths, **padding, **_FILTERS)
     n, _ = _normed(z, epsilon)
     return jax.nn.silu(n * _by_frame(scale, z) + _by_frame(offset, z))
 
 
 def _layer_gradient(h, small, lengths, dy, wanted, *, epsilon, **padding):
     filters, scale, offset, bias, *_ = small
-    (z,) = _forward(h, filters, bias, lengths, **padding, **_FILTERS)
+    (z,) = depthwise1d.forward(h, filters, bias, lengths, **padding, **_FILTERS)
     dz, dscale, doffset = apart(
         functools.partial(_norm_gradient, epsilon=epsilon), z, scale, offset, dy
     )
@@ -81,7 +77,9 @@ def _over_frames(array, small):
     return jnp.sum(by_row, (1, 2)).astype(small.dtype)
 
 
-_PIECES = parts.Pieces(Implementation(_forward, _gradient), _layer, _layer_gradient, wide)
+_PIECES = parts.Pieces(
+    Implementation(depthwise1d.forward, _gradient), _layer, _layer_gradient, wide
+)
 conformer_convolution = Implementation(
     functools.partial(parts.forward, _PIECES), functools.partial(parts.gradient, _PIECES)
 )

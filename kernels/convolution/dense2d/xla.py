@@ -4,26 +4,28 @@ On a CPU, XLA hands a convolution to a fast library only where its operands lie 
 (h, w, I, O) do. It turns the others so, but in a program's main computation only: the gradients in
 a loop, and those with filters of their own for some rows, as ``vmap`` over models has, run in plain
 loops instead, up to 79 times as long. So gradients are written here as convolutions that lie so,
-filters that differ between rows take their turns, and where a product is faster still, it is taken
-(measured: README). Elsewhere it is XLA's convolution and JAX's derivative.
+filters that differ between rows take their turns, and where a product or sums over taps are faster
+still, these are taken (measured: README). Elsewhere it is XLA's convolution and JAX's derivative.
 
 Axes: B rows, H by W pixels, I channels, h by w taps, O features, U by V pixels of the result;
 filters and bias have G rows, a divisor of B.
 """
 
 import functools
+import operator
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from kernels.apart import apart
 from kernels.convolution.activations import ACTIVATIONS
 from kernels.convolution.windows import Window
 from kernels.dispatch import Implementation
 from kernels.precision import wide
 from kernels.rows import of_rows
 
-NARROW = 16  # channels
+NARROW = 16  # channels, or features
 MANY_TAPS = 32
 
 
@@ -119,9 +121,13 @@ def _convolution(
 
 
 def _by_cpu(window, inputs, filters):
-    _, *size, _, features = filters.shape
+    _, *size, channels, features = filters.shape
     if window.groups > 1:
         return _by_lax(window, inputs, filters)
+    if channels == 1 and features <= NARROW:
+        # XLA would compute it again, and round it otherwise, where the gradient of a maximum asks
+        # which element that was.
+        return apart(functools.partial(_sum_of_taps, window), inputs, filters)
     if size == [1, 1]:
         (pixels,) = window.taps(inputs, size)
         return _product("gpi,gio->gpo", pixels, filters).reshape(*pixels.shape[:3], features)
@@ -184,6 +190,16 @@ def _in_turn(function, filters, *arrays):
     by_filter = (a.reshape(len(filters), -1, *a.shape[1:]) for a in arrays)
     found = lax.map(lambda given: function(*given), (*by_filter, filters))
     return found.reshape(-1, *found.shape[2:])
+
+
+def _sum_of_taps(window, inputs, filters):
+    groups, height, width, _, features = filters.shape
+    by_tap = filters.reshape(groups, -1, features)
+    terms = (
+        tap * of_rows(by_tap[:, k], len(tap))[:, None, None]
+        for k, tap in enumerate(window.taps(inputs, (height, width)))
+    )
+    return functools.reduce(operator.add, terms)
 
 
 def _patches(window, size, inputs):

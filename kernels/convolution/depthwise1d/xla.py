@@ -1,7 +1,9 @@
 """Depthwise convolution in plain XLA: W shifted multiply-adds, accumulated in float32.
 
 On a CPU, XLA's grouped convolution costs as much as a dense one, and its gradient more; W
-multiply-adds of shifted frames become one loop (measured: README).
+multiply-adds of shifted frames become one loop (measured: README). The result is kept apart: where
+XLA computes such a sum again it may round it otherwise, and the gradient of a maximum over it, which
+asks which element is the largest, would find none.
 
 Axes: B rows, T frames, C channels, W width; filters and bias have G rows, a divisor of B.
 """
@@ -12,6 +14,7 @@ import operator
 import jax
 import jax.numpy as jnp
 
+from kernels.apart import apart
 from kernels.convolution.activations import ACTIVATIONS
 from kernels.dispatch import Implementation
 from kernels.precision import wide
@@ -20,8 +23,12 @@ from kernels.rows import of_rows
 STEP = 16  # frames per step of the loop that sums the filters' gradient
 
 
-def forward(inputs, filters, bias, lengths, *, left, right, dilation, activation):
+def forward(inputs, filters, bias, lengths, **options):
     """(B, T, C), (G, W, C), (G, C), (B,) -> (B, T + left + right - (W - 1) dilation, C)."""
+    return apart(functools.partial(_forward, **options), inputs, filters, bias, lengths)
+
+
+def _forward(inputs, filters, bias, lengths, *, left, right, dilation, activation):
     z = _convolve(zero_after(inputs, lengths), filters, left, right, dilation)
     y = ACTIVATIONS[activation](_add(z, bias)).astype(inputs.dtype)
     return (zero_after(y, output_lengths(inputs, y, lengths)),)
