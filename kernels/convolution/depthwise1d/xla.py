@@ -2,8 +2,8 @@
 
 On a CPU, XLA's grouped convolution costs as much as a dense one, and its gradient more; W
 multiply-adds of shifted frames become one loop (measured: README). The result is kept apart: where
-XLA computes such a sum again it may round it otherwise, and the gradient of a maximum over it, which
-asks which element is the largest, would find none.
+XLA computes such a sum again it may round it otherwise, and the gradient of a maximum, which asks
+which element is the largest, would find none.
 
 Axes: B rows, T frames, C channels, W width; filters and bias have G rows, a divisor of B.
 """
