@@ -104,7 +104,8 @@ def test_divergence_is_recorded_and_the_comparison_goes_on(tmp_path, monkeypatch
     bad = optimizers.OPTIMIZERS["sgd"]._replace(
         space={"learning_rate": optimizers.Range(1e30, 1e35)}
     )
-    monkeypatch.setattr(optimizers, "OPTIMIZERS", dict(optimizers.OPTIMIZERS) | {"sgd": bad})
+    entries = dict(optimizers.OPTIMIZERS) | {"sgd": bad}
+    monkeypatch.setattr("research.optimizers.registry.OPTIMIZERS", entries)
     path = run(tmp_path)
     records = read_run(path)
     diverged = records.trials_where(optimizer="sgd")
