@@ -1,4 +1,12 @@
-"""Learning-rate schedules: the number of steps -> the factor of the update at each step."""
+"""Learning-rate schedules: the number of steps -> the factor of the update at each step.
+
+- ``constant``, ``linear`` to zero, ``cosine`` to zero (Loshchilov & Hutter, SGDR, ICLR 2017)
+- ``step``: a tenth after half of the steps, a hundredth after three quarters
+- ``warmup``: rises linearly over the first tenth, then constant; ``warmup_linear`` and
+  ``warmup_cosine`` then fall to zero
+- ``wsd``, warm-up, stable, decay: as ``warmup``, and falls linearly over the last fifth (Hägele et
+  al., Scaling Laws and Compute-Optimal Training Beyond Fixed Training Durations, NeurIPS 2024)
+"""
 
 from collections.abc import Callable, Mapping
 
@@ -10,9 +18,36 @@ SCHEDULES: Mapping[str, Callable[[int], optax.Schedule]] = {
     "constant": lambda steps: optax.constant_schedule(1.0),
     "cosine": lambda steps: optax.cosine_decay_schedule(1.0, steps),
     "warmup_cosine": lambda steps: optax.warmup_cosine_decay_schedule(
-        0.0, 1.0, max(1, steps // 10), steps
+        0.0, 1.0, _warmup(steps), steps
+    ),
+    "linear": lambda steps: optax.linear_schedule(1.0, 0.0, steps),
+    "step": lambda steps: optax.piecewise_constant_schedule(
+        1.0, {steps // 2: 0.1, steps * 3 // 4: 0.1}
+    ),
+    "warmup": lambda steps: optax.linear_schedule(0.0, 1.0, _warmup(steps)),
+    "warmup_linear": lambda steps: optax.join_schedules(
+        [
+            optax.linear_schedule(0.0, 1.0, _warmup(steps)),
+            optax.linear_schedule(1.0, 0.0, steps - _warmup(steps)),
+        ],
+        [_warmup(steps)],
+    ),
+    "wsd": lambda steps: optax.join_schedules(
+        [
+            optax.linear_schedule(0.0, 1.0, _warmup(steps)),
+            optax.linear_schedule(1.0, 0.0, _decay(steps)),
+        ],
+        [steps - _decay(steps)],
     ),
 }
+
+
+def _warmup(steps: int) -> int:
+    return max(1, steps // 10)
+
+
+def _decay(steps: int) -> int:
+    return max(1, steps // 5)
 
 
 def find_schedule(name: str) -> Callable[[int], optax.Schedule]:

@@ -58,3 +58,14 @@ def draw_trials(space: Mapping[str, Range], trials: int, *, seed: int) -> list[d
         {name: bounds.at(float(u)) for (name, bounds), u in zip(space.items(), row, strict=True)}
         for row in sampler.random(trials)
     ]
+
+
+# Ranges that several optimizers share.
+MOMENTUM = Range(0.8, 0.99, below_one=True)
+BETA1 = Range(0.8, 0.98, below_one=True)
+BETA2 = Range(0.95, 0.9999, below_one=True)
+EPSILON = Range(1e-10, 1e-3)
+ADAM_RATE = Range(1e-5, 1e-1)
+SIGN_RATE = Range(1e-6, 1e-2)  # for updates of size one in every coordinate
+FACTOR_OF_ITS_OWN_RATE = Range(0.1, 10.0)  # where the optimizer finds the learning rate
+WEIGHT_DECAY = Range(1e-4, 1.0)

@@ -136,7 +136,7 @@ def test_augmented_training_runs(tmp_path, augment):
     ("change", "message"),
     [
         ({"trials": 0}, "trials must be at least 1; received 0"),
-        ({"optimizers": ("adma",)}, "Did you mean 'adam'"),
+        ({"optimizers": ("adm",)}, "Did you mean 'adam'"),
         ({"optimizers": ("adam", "adam")}, "none twice"),
         ({"seeds": ()}, "at least one"),
         ({"seeds": (0, 1)}, "seeds must be fresh"),
