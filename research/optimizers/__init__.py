@@ -1,6 +1,6 @@
 """The registry of optimizers: a name, a constructor of traced numbers, a search space, a paper."""
 
-from research.optimizers.entry import Optimizer
+from research.optimizers.entry import Optimizer, as_trained
 from research.optimizers.registry import NEWEST_VERSION, OPTIMIZERS, build_scheduled, find
 from research.optimizers.schedules import SCHEDULES, find_schedule, with_schedule
 from research.optimizers.spaces import Range, draw_trials
@@ -11,6 +11,7 @@ __all__ = [
     "SCHEDULES",
     "Optimizer",
     "Range",
+    "as_trained",
     "build_scheduled",
     "draw_trials",
     "find",

@@ -28,9 +28,9 @@ def cautious(inner: optax.GradientTransformation) -> optax.GradientTransformatio
     arXiv:2411.16085, algorithm 1.
     """
 
-    def update(gradients, state, params=None):
-        directions, state = inner.update(gradients, state, params)
-        return jax.tree.map(_agreeing, directions, gradients), state
+    def update(updates, state, params=None):
+        directions, state = inner.update(updates, state, params)
+        return jax.tree.map(_agreeing, directions, updates), state
 
     return optax.GradientTransformation(inner.init, update)
 

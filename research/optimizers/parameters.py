@@ -16,7 +16,7 @@ from jaxtyping import Array, Int
 class PerParameterState(NamedTuple):
     """How many updates were made, and what the rule keeps of each parameter."""
 
-    count: Int[Array, ""]
+    step: Int[Array, ""]
     parameters: Any
 
 
@@ -42,13 +42,13 @@ def per_parameter(
     def init_all(params):
         return PerParameterState(jnp.zeros((), jnp.int32), jax.tree.map(init, params))
 
-    def update_all(gradients, state, params=None):
+    def update_all(updates, state, params=None):
         del params
-        count = optax.safe_increment(state.count)
-        both = jax.tree.map(lambda g, kept: update(g, kept, count), gradients, state.parameters)
-        updates = jax.tree.map(lambda _, pair: pair[0], gradients, both)
-        kept = jax.tree.map(lambda _, pair: pair[1], gradients, both)
-        return updates, PerParameterState(count, kept)
+        step = state.step + 1
+        both = jax.tree.map(lambda g, kept: update(g, kept, step), updates, state.parameters)
+        kept = jax.tree.map(lambda _, pair: pair[1], updates, both)
+        updates = jax.tree.map(lambda _, pair: pair[0], updates, both)
+        return updates, PerParameterState(step, kept)
 
     return optax.GradientTransformation(init_all, update_all)
 
@@ -102,9 +102,9 @@ def reshaped(
     def init(params):
         return inner.init(jax.tree.map(reshape, params))
 
-    def update(gradients, state, params=None):
+    def update(updates, state, params=None):
         params = None if params is None else jax.tree.map(reshape, params)
-        updates, state = inner.update(jax.tree.map(reshape, gradients), state, params)
-        return jax.tree.map(lambda u, g: u.reshape(g.shape), updates, gradients), state
+        found, state = inner.update(jax.tree.map(reshape, updates), state, params)
+        return jax.tree.map(lambda u, g: u.reshape(g.shape), found, updates), state
 
     return optax.GradientTransformation(init, update)

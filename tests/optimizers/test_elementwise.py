@@ -74,5 +74,5 @@ def test_cautious_keeps_the_inner_state():
     state, plain = cautious(adam).init(jnp.zeros(2)), adam.init(jnp.zeros(2))
     _, state = cautious(adam).update(jnp.ones(2), state)
     _, plain = adam.update(jnp.ones(2), plain)
-    for ours, theirs in zip(state, plain, strict=True):
+    for ours, theirs in zip(jax.tree.leaves(state), jax.tree.leaves(plain), strict=True):
         np.testing.assert_array_equal(ours, theirs)

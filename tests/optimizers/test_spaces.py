@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import json
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -127,7 +128,8 @@ def test_what_the_richer_expresses_moves_as_the_poorer(poorer, richer):
             updates, state = optimizer.update(gradient, state, params)
             return state, updates
 
-        return jax.lax.scan(step, optimizer.init(params), gradients)[1][-1]
+        updates: Any = jax.lax.scan(step, optimizer.init(params), gradients)[1]
+        return updates[-1]
 
     with compiled_in_haste():
         poor = jax.jit(last_update, static_argnums=0)(poorer, point)
@@ -140,7 +142,7 @@ def test_the_learning_rate_is_the_step_at_the_typical_gradient():
         adam = find("adam", 2).build(learning_rate=0.1, b1=0.9, b2=0.99, eps=eps)
         gradient = jnp.full(2, TYPICAL_GRADIENT)
         update, _ = adam.update(gradient, adam.init(gradient), gradient)
-        np.testing.assert_allclose(update, -0.1, rtol=1e-3)
+        np.testing.assert_allclose(np.asarray(update), -0.1, rtol=1e-3)
 
 
 # ---------------------------------------------------------------------- Drawing
