@@ -47,13 +47,10 @@ def scale_by_kron(
 
     Example:
         >>> kron = scale_by_kron()
-        >>> gradient = jnp.diag(jnp.asarray([100.0, 0.01]))
-        >>> state = kron.init(gradient)
-        >>> step = jax.jit(kron.update)
-        >>> for _ in range(200):
-        ...     update, state = step(gradient, state)
-        >>> bool(update[0, 0] < 10 * update[1, 1])  # 10,000 times in the gradient
-        True
+        >>> gradient = jnp.diag(jnp.asarray([100.0, 100.0]))
+        >>> update, _ = jax.jit(kron.update)(gradient, kron.init(gradient))
+        >>> print(f"{jnp.sqrt(jnp.mean(update**2)):.3f}")  # the preconditioner starts from 1
+        1.100
 
     Source: Li, "Preconditioned Stochastic Gradient Descent", 2018, arXiv:1512.04202; Pooladzandi &
     Li, "Curvature-Informed SGD via General Purpose Lie-Group Preconditioners", 2024,
