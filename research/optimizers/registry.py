@@ -24,9 +24,8 @@ OPTIMIZERS: Mapping[str, Optimizer] = {
 
 NEWEST_VERSION = 2
 
-_SMALLEST_FACTOR = (
-    1e-6  # Prodigy divides by a sum of learning rates, which a warm-up starts at zero
-)
+# Of a schedule inside: Prodigy divides by a sum of learning rates, and a warm-up starts from zero.
+_SMALLEST_FACTOR = 1e-6
 
 # Of optax 0.2.8's optimizers, what is not above, and why.
 LEFT_OUT: Mapping[str, str] = {

@@ -3,7 +3,10 @@
 import csv
 import dataclasses
 import json
+import math
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from experiments import compare_optimizers
@@ -124,6 +127,26 @@ def test_an_adaptive_optimizer_really_learns_digits(tmp_path):
     records = read_run(run(tmp_path, config))
     (final,) = records.trials_where(phase="final")
     assert final["result"]["test_accuracy"] >= 0.95
+
+
+def test_what_is_measured_is_what_the_optimizer_says(tmp_path, monkeypatch):
+    """An entry that would have zeros evaluated gets the accuracy of zeros: that of one class."""
+    entry = optimizers.OPTIMIZERS["sgd"]
+    zeros = entry._replace(evaluated=lambda state, params: jax.tree.map(jnp.zeros_like, params))
+    entries = dict(optimizers.OPTIMIZERS) | {"sgd": zeros}
+    monkeypatch.setattr("research.optimizers.registry.OPTIMIZERS", entries)
+    config = dataclasses.replace(TINY, optimizers=("sgd",), trials=1, seeds=(1,))
+    (final,) = read_run(run(tmp_path, config)).trials_where(phase="final")
+    assert final["result"]["validation_loss"] == pytest.approx(math.log(10))
+    assert final["result"]["test_loss"] == pytest.approx(math.log(10))
+
+
+@pytest.mark.slow
+def test_optimizers_of_every_kind_run(tmp_path):
+    chosen = ("soap", "normuon", "kron", "prodigy", "schedule_free_adamw")
+    config = dataclasses.replace(TINY, optimizers=chosen, trials=1, seeds=(1,))
+    trials = read_run(run(tmp_path, config)).trials
+    assert [trial["status"] for trial in trials] == ["finished"] * (2 * len(chosen))
 
 
 @pytest.mark.parametrize("augment", [("flip", "crop", "rotation")])

@@ -54,6 +54,19 @@ def test_dowg_moves_by_distance_over_weighted_gradients():
     assert found[1] == pytest.approx(-farther * 3 / np.sqrt(square * 9 + farther * 9), rel=0.05)
 
 
+def test_schedule_free_is_evaluated_at_the_mean():
+    """Of the points 0.1, 0.2 and 0.3 below zero that plain gradient descent has been at."""
+    entry = OPTIMIZERS["schedule_free_sgd"]
+    optimizer = entry.build(0.1, b1=0.9)
+    params = jnp.zeros(())
+    state = optimizer.init(params)
+    for _ in range(3):
+        update, state = optimizer.update(jnp.ones(()), state, params)
+        params = params + update
+    assert float(entry.evaluated(state, params)) == pytest.approx(-0.2)
+    assert float(params) == pytest.approx(-0.9 * 0.2 - 0.1 * 0.3)
+
+
 @pytest.mark.parametrize("name", ["cautious_adamw", "cautious_lion"])
 def test_cautious_steps_never_climb(name):
     gradients = jnp.asarray(np.random.default_rng(0).normal(size=(3, 50)), jnp.float32)
