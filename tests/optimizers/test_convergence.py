@@ -18,7 +18,7 @@ SLOW_STARTERS = {"prodigy", "dadapt_adamw", "dog"}
 # The mission's, and one of each kind written here; the rest compiles for half a minute.
 QUICK = {
     *("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw"),
-    *("rprop", "cautious_adamw", "muon", "soap", "one_sided_shampoo", "kron", "dowg"),
+    *("rprop", "cautious_adamw", "muon", "soap", "one_sided_shampoo", "dowg"),
 }
 
 

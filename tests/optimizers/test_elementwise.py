@@ -62,7 +62,7 @@ def test_schedule_free_is_evaluated_at_the_mean():
     state = optimizer.init(params)
     for _ in range(3):
         update, state = optimizer.update(jnp.ones(()), state, params)
-        params = params + update
+        params = jnp.asarray(optax.apply_updates(params, update))
     assert float(entry.evaluated(state, params)) == pytest.approx(-0.2)
     assert float(params) == pytest.approx(-0.9 * 0.2 - 0.1 * 0.3)
 
