@@ -110,12 +110,20 @@ $(VENV)/.installed-demo: $(requirements) | check-python
 # kernels/launch.py says why. Without its dependencies, which are what a GPU needs to run them.
 cuda := $(VENV)/share/trellis/cuda
 
-$(VENV)/.installed-test: $(requirements) | check-python
+# Other people's optimizers, which ours are compared with, in a folder of their own: they need torch,
+# which is no dependency of Trellis. On Linux that is its build for the CPU, a fifth of the usual one,
+# where pip has been told of an index that has it; without it the tests that need it are skipped.
+peers := $(VENV)/share/trellis/peers
+
+$(VENV)/.installed-test: $(requirements) tests/optimizers/peers.txt | check-python
 	$(install) --editable '.[test,synthesis,triton]'
 	@if $(bin)/python -c 'import triton' 2>/dev/null; then \
 		rm -rf $(cuda) && \
 		$(install) --no-deps --target $(cuda) jax-cuda12-plugin jax-cuda12-pjrt; \
 	fi
+	@rm -rf $(peers) && \
+		$(install) --no-deps --target $(peers) --requirement tests/optimizers/peers.txt || \
+		echo "Tests against other people's optimizers will be skipped: these could not be installed."
 	@touch $(VENV)/.installed-demo $@
 
 $(VENV)/.installed-uv: $(VENV)/.created | check-python

@@ -89,7 +89,7 @@ class Config:
     schedule: str = "warmup_cosine"
     """Name in research.optimizers."""
     weight_decay: float = 1e-2
-    """Of AdamW; other optimizers take none."""
+    """Of optimizers whose search space has one; others take none."""
     clip_norm: float = 1.0
     """Gradients with a larger norm are scaled down to it."""
     augment: tuple[Literal["gain", "noise", "mask"], ...] = ()
@@ -103,7 +103,11 @@ class Config:
 
     def __post_init__(self):
         """Refuse what cannot be run."""
-        optimizers.find(self.optimizer)
+        if optimizers.find(self.optimizer).evaluated is not optimizers.as_trained:
+            raise ConfigError(
+                "optimizer must be one that is evaluated at the parameters that it trains; "
+                f"received {self.optimizer!r}."
+            )
         for name in ("steps", "batch_size", "evaluate_every", "validation_strings", "test_strings"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1; received {getattr(self, name)}.")
@@ -188,11 +192,11 @@ def make_strings(
 
 def make_encoder_recogniser(name: str, front_end: FrontEnd, config: Config) -> Recogniser:
     """The recogniser of an encoder under the configuration's optimizer."""
-    extra = {"weight_decay": config.weight_decay} if config.optimizer == "adamw" else {}
-    build = optimizers.find(config.optimizer).build
-    optimizer = optimizers.with_schedule(
-        build(config.learning_rate, **extra), config.schedule, config.steps
-    )
+    entry = optimizers.find(config.optimizer)
+    hyperparameters = {"learning_rate": config.learning_rate}
+    if "weight_decay" in entry.space:
+        hyperparameters["weight_decay"] = config.weight_decay
+    optimizer = optimizers.build_scheduled(entry, hyperparameters, config.schedule, config.steps)
     optimizer = optax.chain(optax.clip_by_global_norm(config.clip_norm), optimizer)
     encoder = ENCODERS[name](classes=CLASSES)
     return make_recogniser(encoder, front_end, optimizer, augment=config.augment)

@@ -66,7 +66,7 @@ class Config:
     batch_size: int = 64
     """Images per step."""
     schedule: str = "cosine"
-    """Learning-rate schedule of all trainings: constant, cosine or warmup_cosine."""
+    """Learning-rate schedule of all trainings; a name in research.optimizers."""
     augment: tuple[Literal["flip", "crop", "rotation"], ...] = ()
     """Random changes of the training images."""
     evaluate_every: int = 20
@@ -153,8 +153,9 @@ def make_workload(name: str, dataset: ImageDataset, config: Config) -> Workload:
 
 def build_optimizer(name: str, hyperparameters: Mapping[str, Any], config: Config):
     """The optimizer with its learning-rate schedule; hyperparameters may be traced."""
-    transformation = optimizers.find(name).build(**hyperparameters)
-    return optimizers.with_schedule(transformation, config.schedule, config.steps)
+    return optimizers.build_scheduled(
+        optimizers.find(name), hyperparameters, config.schedule, config.steps
+    )
 
 
 def make_step(workload: Workload, optimizer: str, config: Config) -> Callable[..., Any]:
@@ -209,8 +210,11 @@ def train_trial(
     def step(state, batch, key):
         return compiled_step(state, batch, key, hyperparameters)
 
+    def evaluated(state: State) -> Any:
+        return optimizers.find(trial.settings["optimizer"]).evaluated(state.opt_state, state.params)
+
     def on_evaluate(state: State, train_loss: float) -> None:
-        values = evaluate(workload.measure, state.params, _all_of(dataset.validation))
+        values = evaluate(workload.measure, evaluated(state), _all_of(dataset.validation))
         if not math.isfinite(values["loss"]):
             raise Diverged(int(state.step))
         evaluations.append({"step": int(state.step), **values})
@@ -241,7 +245,7 @@ def train_trial(
         "steps": config.steps,
     }
     if trial.settings["phase"] == "final":
-        result |= _test(workload, state.params, dataset)
+        result |= _test(workload, evaluated(state), dataset)
     return result
 
 

@@ -40,12 +40,16 @@ class Diverged(Exception):
 def init_state(params: Any, optimizer: optax.GradientTransformation) -> State:
     """The state before the first step.
 
+    No two arrays of it share memory, so that a step may be given all of it to reuse: some
+    optimizers start from one array of zeros twice, or keep the parameters that they started from.
+
     Example:
         >>> import jax.numpy as jnp, optax
         >>> int(init_state({"w": jnp.zeros(3)}, optax.sgd(0.1)).step)
         0
     """
-    return State(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+    opt_state = jax.tree.map(jnp.copy, optimizer.init(params))
+    return State(jnp.zeros((), jnp.int32), params, opt_state)
 
 
 def make_train_step(apply: Apply, loss: Loss, optimizer: optax.GradientTransformation) -> TrainStep:

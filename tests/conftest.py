@@ -3,9 +3,14 @@
 import os
 import platform
 import signal
+import sys
+from pathlib import Path
 
 import jax
 import pytest
+
+# Other people's optimizers, and torch for them: no part of the environment, which has no torch.
+PEERS = Path(sys.prefix, "share", "trellis", "peers")
 
 
 def _wants_gpu(config: pytest.Config) -> bool:
@@ -44,6 +49,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if not _wants_gpu(config):
         jax.config.update("jax_platforms", "cpu")
         os.environ["JAX_PLATFORMS"] = "cpu"
+    if PEERS.is_dir():
+        sys.path.append(str(PEERS))
     os.environ["TRELLIS_RUNS"] = os.devnull  # notebooks must not depend on a person's own runs
     _keep_compiled_programs(config)
     # A shell lets what it runs in the background ignore this signal, which tests send.

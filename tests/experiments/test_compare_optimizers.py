@@ -3,7 +3,10 @@
 import csv
 import dataclasses
 import json
+import math
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from experiments import compare_optimizers
@@ -104,7 +107,8 @@ def test_divergence_is_recorded_and_the_comparison_goes_on(tmp_path, monkeypatch
     bad = optimizers.OPTIMIZERS["sgd"]._replace(
         space={"learning_rate": optimizers.Range(1e30, 1e35)}
     )
-    monkeypatch.setattr(optimizers, "OPTIMIZERS", dict(optimizers.OPTIMIZERS) | {"sgd": bad})
+    entries = dict(optimizers.OPTIMIZERS) | {"sgd": bad}
+    monkeypatch.setattr("research.optimizers.registry.OPTIMIZERS", entries)
     path = run(tmp_path)
     records = read_run(path)
     diverged = records.trials_where(optimizer="sgd")
@@ -125,6 +129,26 @@ def test_an_adaptive_optimizer_really_learns_digits(tmp_path):
     assert final["result"]["test_accuracy"] >= 0.95
 
 
+def test_what_is_measured_is_what_the_optimizer_says(tmp_path, monkeypatch):
+    """An entry that would have zeros evaluated gets the accuracy of zeros: that of one class."""
+    entry = optimizers.OPTIMIZERS["sgd"]
+    zeros = entry._replace(evaluated=lambda state, params: jax.tree.map(jnp.zeros_like, params))
+    entries = dict(optimizers.OPTIMIZERS) | {"sgd": zeros}
+    monkeypatch.setattr("research.optimizers.registry.OPTIMIZERS", entries)
+    config = dataclasses.replace(TINY, optimizers=("sgd",), trials=1, seeds=(1,))
+    (final,) = read_run(run(tmp_path, config)).trials_where(phase="final")
+    assert final["result"]["validation_loss"] == pytest.approx(math.log(10))
+    assert final["result"]["test_loss"] == pytest.approx(math.log(10))
+
+
+@pytest.mark.slow
+def test_optimizers_of_every_kind_run(tmp_path):
+    chosen = ("soap", "normuon", "kron", "prodigy", "schedule_free_adamw")
+    config = dataclasses.replace(TINY, optimizers=chosen, trials=1, seeds=(1,))
+    trials = read_run(run(tmp_path, config)).trials
+    assert [trial["status"] for trial in trials] == ["finished"] * (2 * len(chosen))
+
+
 @pytest.mark.parametrize("augment", [("flip", "crop", "rotation")])
 def test_augmented_training_runs(tmp_path, augment):
     config = dataclasses.replace(TINY, optimizers=("adam",), trials=1, seeds=(1,), augment=augment)
@@ -135,7 +159,7 @@ def test_augmented_training_runs(tmp_path, augment):
     ("change", "message"),
     [
         ({"trials": 0}, "trials must be at least 1; received 0"),
-        ({"optimizers": ("adma",)}, "Did you mean 'adam'"),
+        ({"optimizers": ("adm",)}, "Did you mean 'adam'"),
         ({"optimizers": ("adam", "adam")}, "none twice"),
         ({"seeds": ()}, "at least one"),
         ({"seeds": (0, 1)}, "seeds must be fresh"),

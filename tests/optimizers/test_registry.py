@@ -1,4 +1,7 @@
-"""The registry: formulas by hand, search spaces that contain what they should, clear errors."""
+"""The registry: complete and as documented, formulas by hand, clear errors."""
+
+import inspect
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -8,12 +11,15 @@ import pytest
 
 from research import optimizers
 from research.errors import ConfigError
-from research.optimizers import OPTIMIZERS, SCHEDULES, Range
+from research.optimizers import OPTIMIZERS
+from research.optimizers.registry import LEFT_OUT
 
 LOW, HIGH = 0.0, 1.0
+MISSION = ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw")
+README = Path(optimizers.__file__).with_name("README.md")
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", MISSION)
 def test_trains_a_quadratic_from_its_own_space(name):
     """Some point of a small draw must bring an ill-conditioned quadratic down tenfold."""
     curvature = jnp.array([1.0, 20.0])
@@ -87,45 +93,49 @@ def test_every_entry_is_complete(name):
         assert 0 < bounds.at(LOW) < bounds.at(0.5) < bounds.at(HIGH)
 
 
-def test_decay_rates_are_spread_towards_one():
-    bounds = Range(0.9, 0.999, below_one=True)
-    assert bounds.at(LOW) == pytest.approx(0.9)
-    assert bounds.at(0.5) == pytest.approx(0.99)
-    assert bounds.at(HIGH) == pytest.approx(0.999)
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("shape", [(6, 4), (3, 5)])
+def test_the_state_is_as_large_as_stated(name, shape):
+    for version in (1, 2):
+        entry = optimizers.find(name, version)
+        point = {key: bounds.at(0.5) for key, bounds in entry.space.items()}
+        state = jax.eval_shape(entry.build(**point).init, jnp.zeros(shape))
+        kept = sum(leaf.size for leaf in jax.tree.leaves(state) if leaf.size > 1)
+        assert kept == entry.state.of(*shape)
 
 
-def test_trials_are_equal_in_number_reproducible_and_spread():
-    space = {"learning_rate": Range(1e-4, 1.0), "momentum": Range(0.8, 0.99, below_one=True)}
-    points = optimizers.draw_trials(space, 16, seed=3)
-    assert points == optimizers.draw_trials(space, 16, seed=3)
-    assert points != optimizers.draw_trials(space, 16, seed=4)
-    fractions = np.array([np.log10(point["learning_rate"]) / 4 + 1 for point in points])
-    assert ((fractions >= 0) & (fractions <= 1)).all()
-    # a van der Corput sequence in base 2 puts one of 16 points into each sixteenth
-    assert sorted((fractions * 16).astype(int).tolist()) == list(range(16))
+def test_what_optax_has_is_in_the_registry_or_left_out_for_a_reason():
+    modules = (optax, optax.contrib)
+    found = {
+        name
+        for module in modules
+        for name in dir(module)
+        if not name.startswith(("_", "scale_by_")) and is_optimizer(getattr(module, name))
+    }
+    assert {"adam", "lbfgs", "prodigy"} <= found
+    ours = set(OPTIMIZERS) | set(LEFT_OUT)
+    assert found - ours == set()
+    assert set(LEFT_OUT) & set(OPTIMIZERS) == set()
 
 
-@pytest.mark.parametrize("name", SCHEDULES)
-def test_schedules_scale_from_at_most_one_to_their_end(name):
-    values = np.array([float(jnp.asarray(SCHEDULES[name](100)(step))) for step in range(101)])
-    assert values.max() == pytest.approx(1.0, abs=1e-6)
-    assert values[-1] == pytest.approx(1.0 if name == "constant" else 0.0, abs=1e-6)
-    if name == "warmup_cosine":
-        assert values[0] == 0.0
-        assert values.argmax() == 10
+def is_optimizer(thing):
+    """Whether it is a function whose first argument is a learning rate."""
+    if not inspect.isfunction(thing):
+        return False
+    return next(iter(inspect.signature(thing).parameters), None) == "learning_rate"
 
 
-def test_the_schedule_scales_weight_decay_too():
-    optimizer = optimizers.with_schedule(
-        OPTIMIZERS["adamw"].build(1.0, weight_decay=0.5), "warmup_cosine", 100
-    )
-    params = jnp.ones(())
-    updates, _ = optimizer.update(jnp.zeros(()), optimizer.init(params), params)
-    assert jnp.asarray(updates) == 0.0
+def test_the_readme_lists_every_entry():
+    text = README.read_text()
+    lines = [
+        f"| `{name}` | {entry.paper} | {entry.state.per_parameter()} | {', '.join(entry.space)} |"
+        for name, entry in OPTIMIZERS.items()
+    ]
+    assert [line for line in lines if line not in text] == []  # to paste
+    assert text.count("\n| `") == len(lines) + len(LEFT_OUT)
+    assert [n for n, reason in LEFT_OUT.items() if f"| `{n}` | {reason} |" not in text] == []
 
 
 def test_unknown_names_suggest_the_nearest():
-    with pytest.raises(ConfigError, match=r"received 'adma'\. Did you mean 'adam'"):
-        optimizers.find("adma")
-    with pytest.raises(ConfigError, match="schedule must be one of constant, cosine"):
-        optimizers.with_schedule(optax.sgd(1.0), "zzz", 3)
+    with pytest.raises(ConfigError, match=r"received 'adm'\. Did you mean 'adam'"):
+        optimizers.find("adm")

@@ -1,0 +1,114 @@
+"""The registry of optimizers: a name, an optax constructor of traced numbers, a search space.
+
+Constructors take plain floats or traced scalars, so one compiled step serves every trial. A search
+space belongs to the optimizer, not to an experiment, so that every comparison uses the same one.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import optax
+
+from research.errors import ConfigError
+from research.optimizers import elementwise, nested, rate_free, structured
+from research.optimizers.entry import Optimizer
+from research.optimizers.names import look_up
+from research.optimizers.schedules import find_schedule, with_schedule
+
+OPTIMIZERS: Mapping[str, Optimizer] = {
+    **elementwise.ENTRIES,
+    **structured.ENTRIES,
+    **rate_free.ENTRIES,
+}
+
+NEWEST_VERSION = 2
+
+# Of a schedule inside: Prodigy divides by a sum of learning rates, and a warm-up starts from zero.
+_SMALLEST_FACTOR = 1e-6
+
+# Of optax 0.2.8's optimizers, what is not above, and why.
+LEFT_OUT: Mapping[str, str] = {
+    "adamaxw": "AdaMax with the weight decay that AdamW stands for",
+    "cocob": "its learning rate scales the gradient, which it is invariant to",
+    "differentially_private_aggregate": "a method of privacy",
+    "dpsgd": "a method of privacy",
+    "galore": "saves memory with matrices larger than any here",
+    "lbfgs": "needs the loss function",
+    "mechanize": "a wrapper of any optimizer",
+    "momo": "needs the loss",
+    "momo_adam": "needs the loss",
+    "noisy_sgd": "adds noise, which mini-batches have",
+    "normalize": "a part of optimizers",
+    "optimistic_adam": "for games",
+    "optimistic_adam_v2": "for games",
+    "optimistic_gradient_descent": "for games",
+    "polyak_sgd": "needs the loss",
+    "reduce_on_plateau": "a schedule that needs the loss",
+    "sam": "needs a second gradient a step",
+    "schedule_free": "here with SGD and with AdamW",
+    "sophia": "needs the loss function",
+}
+
+
+def find(name: str, version: int = 1) -> Optimizer:
+    """The registry's entry of that name.
+
+    Args:
+        name: in ``OPTIMIZERS``.
+        version: of the search spaces. 1 is what the committed comparisons were run with; in 2, each
+            family's space contains those of the poorer families (``research.optimizers.nested``).
+            An optimizer that a version does not change is as in the one before.
+
+    Raises:
+        ConfigError: no such entry, and the message names the nearest; or no such version.
+
+    Example:
+        >>> sorted(find("momentum").space)
+        ['learning_rate', 'momentum']
+        >>> find("adam", version=2).space["eps"].high
+        100.0
+    """
+    if not 1 <= version <= NEWEST_VERSION:
+        raise ConfigError(
+            f"the version of search spaces must be between 1 and {NEWEST_VERSION}; "
+            f"received {version}."
+        )
+    entry = look_up(OPTIMIZERS, name, "optimizer")
+    return nested.ENTRIES.get(name, entry) if version >= 2 else entry
+
+
+def build_scheduled(
+    optimizer: Optimizer, hyperparameters: Mapping[str, Any], schedule: str, steps: int
+) -> optax.GradientTransformation:
+    """An optimizer whose learning rate follows a schedule.
+
+    For most, the schedule multiplies the whole update, so that decoupled weight decay follows the
+    learning rate. Those that could not stand this (``schedule_inside``) take the product of both.
+
+    Args:
+        optimizer: of the registry.
+        hyperparameters: by the names of its search space; ``learning_rate`` is the peak. They may
+            be traced.
+        schedule: a name in ``SCHEDULES``.
+        steps: the length of the schedule.
+
+    Raises:
+        ConfigError: no schedule of that name.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> madgrad = build_scheduled(find("madgrad"), {"learning_rate": 0.1}, "linear", 10)
+        >>> x = jnp.ones(())
+        >>> updates, _ = madgrad.update(x, madgrad.init(x), x)
+        >>> bool(updates < 0)
+        True
+    """
+    if not optimizer.schedule_inside:
+        return with_schedule(optimizer.build(**hyperparameters), schedule, steps)
+    factor, peak = find_schedule(schedule)(steps), hyperparameters["learning_rate"]
+
+    def learning_rate(step):
+        return peak * jnp.maximum(factor(step), _SMALLEST_FACTOR)
+
+    return optimizer.build(**dict(hyperparameters, learning_rate=learning_rate))
