@@ -47,7 +47,7 @@ workers := --numprocesses $(WORKERS) --dist loadfile
 test: lint ## Install and run what continuous integration runs.
 	$(bin)/python -m pytest $(workers)
 
-test-all: lint ## The long tests too, and with TRELLIS_DATA=folder those on published data.
+test-all: lint $(VENV)/.installed-peers ## The long tests, those with torch, and with TRELLIS_DATA=folder those on published data.
 	$(bin)/python -m pytest $(workers) -m "not gpu"
 
 lint: $(VENV)/.installed-test ## Check style, types and the direction of imports.
@@ -115,15 +115,18 @@ cuda := $(VENV)/share/trellis/cuda
 # where pip has been told of an index that has it; without it the tests that need it are skipped.
 peers := $(VENV)/share/trellis/peers
 
-$(VENV)/.installed-test: $(requirements) tests/optimizers/peers.txt | check-python
+$(VENV)/.installed-peers: tests/optimizers/peers.txt $(VENV)/.installed-test
+	@rm -rf $(peers) && \
+		$(install) --no-deps --target $(peers) --requirement tests/optimizers/peers.txt || \
+		echo "Tests against other people's optimizers will be skipped: these could not be installed."
+	@touch $@
+
+$(VENV)/.installed-test: $(requirements) | check-python
 	$(install) --editable '.[test,synthesis,triton]'
 	@if $(bin)/python -c 'import triton' 2>/dev/null; then \
 		rm -rf $(cuda) && \
 		$(install) --no-deps --target $(cuda) jax-cuda12-plugin jax-cuda12-pjrt; \
 	fi
-	@rm -rf $(peers) && \
-		$(install) --no-deps --target $(peers) --requirement tests/optimizers/peers.txt || \
-		echo "Tests against other people's optimizers will be skipped: these could not be installed."
 	@touch $(VENV)/.installed-demo $@
 
 $(VENV)/.installed-uv: $(VENV)/.created | check-python
