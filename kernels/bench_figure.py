@@ -43,6 +43,8 @@ _DPI = 150
 def write_figure(records: Sequence[Record], path: Path) -> None:
     """Draw a panel for each operation, dtype, pass, device and clock.
 
+    Calls in loops and under ``vmap`` are drawn only where there are no others: tables have them.
+
     Args:
         records: of the benchmark.
         path: a name that matplotlib knows the format of, .png, .svg or .pdf.
@@ -50,9 +52,10 @@ def write_figure(records: Sequence[Record], path: Path) -> None:
     Raises:
         RecordError: nothing in the records was timed, or the format is unknown.
     """
+    alone = [record for record in records if record["pass"] in ("forward", "gradient")]
     panels = {
         group: timed
-        for group, members in groups(records).items()
+        for group, members in groups(alone or records).items()
         if (timed := [record for record in members if record["status"] == "timed"])
     }
     if not panels:

@@ -87,6 +87,16 @@ def test_a_file_that_holds_no_records_is_refused(tmp_path, capsys, text, message
     assert message in capsys.readouterr().err
 
 
+def test_a_figure_has_single_calls_first(tmp_path):
+    """As many panels with calls in loops beside them as without."""
+    alone, loop = record(), record(**{"pass": "gradient, loop"})
+    drawn = []
+    for name, records in (("alone", [alone]), ("both", [alone, loop]), ("loop", [loop])):
+        write_figure(records, tmp_path / f"{name}.svg")
+        drawn.append((tmp_path / f"{name}.svg").read_text().count("operations per second"))
+    assert drawn == [1, 1, 1]
+
+
 def test_a_figure_of_nothing_is_refused(tmp_path):
     wrong = {k: v for k, v in record(status="wrong").items() if k != "seconds"}
     with pytest.raises(bench_report.RecordError, match="none"):
