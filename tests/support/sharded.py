@@ -24,6 +24,7 @@ SECOND = {
     "Hessian-vector products": matrix.forward_over(matrix.reverse),
     "reverse over reverse": matrix.reverse_over(matrix.reverse),
 }
+BY_CHANNEL = ("depthwise_conv1d", "depthwise_conv2d")  # channels may be cut, as rows may
 SUMMED = ("attention", "relative_attention", "conv_attention")
 MOVES = ("all-gather", "all-to-all", "collective-permute", "reduce-scatter", "all-reduce")
 _ALL_REDUCE = re.compile(r"= (.*) all-reduce(?:-done)?\(")
@@ -130,6 +131,24 @@ def check_moves(cell: matrix.Cell, what: str, hlo: str) -> None:
     assert summed == expected, f"{what}: {summed} numbers are summed, not {expected} of {shared}"
 
 
+def check_channels(operation: str, mesh: jax.sharding.Mesh) -> None:
+    """With a channel on each device nothing moves, and the gradients are those of one device."""
+    shape = matrix.FAMILIES[operation].sharded._replace(batch=2, channels=DEVICES)
+    cell = matrix.Cell(matrix.Case(operation, "channels", shape, "float32"), "xla")
+    operands = [np.asarray(operand) for operand in cell.problem.operands.values()]
+    cut = [
+        jax.P(*[None] * (a.ndim - 1), "data" if a.shape[-1] == DEVICES else None) for a in operands
+    ]
+    shardings = [jax.NamedSharding(mesh, spec) for spec in cut]
+    function = programs(cell)["gradients"]
+    compiled = jax.jit(function, in_shardings=shardings).lower(*operands).compile()
+    hlo = compiled.as_text()
+    assert not [move for move in MOVES if re.search(rf"= .*\b{move}(-start)?\(", hlo)]
+    found, alone = compiled(*operands), jax.jit(function)(*operands)
+    for name, array in alone.items():
+        assert problems.error(found[name], np.asarray(array, np.float64)) < 2e-6, name
+
+
 def elements(shapes: str) -> int:
     """How many numbers arrays of these shapes have."""
     return sum(math.prod(int(n) for n in dims.split(",") if n) for dims in _SHAPE.findall(shapes))
@@ -150,6 +169,9 @@ def on_cpu() -> None:
                 lowered = automatic(cell, "value", mesh).lower(*cell.problem.operands.values())
                 check_moves(cell, "value", lowered.compile().as_text())
             print("checked", operation, implementation, flush=True)
+    for operation in BY_CHANNEL:
+        check_channels(operation, mesh)
+        print("checked channels of", operation, flush=True)
     with matrix.compiled_in_haste():
         for operation in differentiated_twice():
             cell = matrix.Cell(case(operation), "xla")
