@@ -117,9 +117,9 @@ peers := $(VENV)/share/trellis/peers
 
 $(VENV)/.installed-peers: tests/optimizers/peers.txt $(VENV)/.installed-test
 	@rm -rf $(peers) && \
-		$(install) --no-deps --target $(peers) --requirement tests/optimizers/peers.txt || \
-		echo "Tests against other people's optimizers will be skipped: these could not be installed."
-	@touch $@
+		$(install) --no-deps --target $(peers) --requirement tests/optimizers/peers.txt && touch $@ || \
+		echo "Tests against other people's optimizers are skipped: pip found no build of torch for the CPU" \
+			"(PIP_EXTRA_INDEX_URL names where to look)."
 
 $(VENV)/.installed-test: $(requirements) | check-python
 	$(install) --editable '.[test,synthesis,triton]'

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 from jax.experimental.xla_metadata import set_xla_metadata
 from jax.extend.core import Primitive
-from jax.interpreters import ad, mlir
+from jax.interpreters import ad, batching, mlir
 
 
 def apart(function: Callable, *arrays: Any) -> Any:
@@ -26,6 +26,8 @@ def apart(function: Callable, *arrays: Any) -> Any:
         Array([1, 2], dtype=int32)
     """
     leaves, structure = jax.tree.flatten(jax.jit(function)(*arrays))
+    if not leaves:
+        return jax.tree.unflatten(structure, ())
     return jax.tree.unflatten(structure, _mark_p.bind(*leaves))
 
 
@@ -40,6 +42,7 @@ _mark_p = Primitive("mark_as_apart")
 _mark_p.multiple_results = True
 _mark_p.def_impl(lambda *arrays: arrays)
 _mark_p.def_abstract_eval(lambda *avals: avals)
+batching.primitive_batchers[_mark_p] = lambda arrays, axes: (_mark_p.bind(*arrays), axes)
 ad.primitive_jvps[_mark_p] = lambda arrays, tangents: (_mark_p.bind(*arrays), tangents)
 # Uncached, as the function of a cached rule could not see which operation its argument is from.
 mlir.register_lowering(_mark_p, lambda _, *values: values, cacheable=False)

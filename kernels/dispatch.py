@@ -26,6 +26,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from kernels import launch
+from kernels.rows import by_rows
 
 IMPLEMENTATIONS = ("xla", "triton", "cudnn")
 PREFERRED = {"cuda": ("cudnn", "triton", "xla")}
@@ -394,5 +395,5 @@ def _fold(primitive: Primitive, pinned: Callable, arrays, axes, **parameters):
             array = jnp.moveaxis(array, axis, 0)
         folded.append(array.reshape(size * array.shape[1], *array.shape[2:]))
     outputs = primitive.bind(*folded, **parameters)
-    split = [array.reshape(size, array.shape[0] // size, *array.shape[1:]) for array in outputs]
+    split = [by_rows(array, size) for array in outputs]
     return split, [0] * len(split)

@@ -40,8 +40,8 @@ class Diverged(Exception):
 def init_state(params: Any, optimizer: optax.GradientTransformation) -> State:
     """The state before the first step.
 
-    No two arrays of it share memory, so that a step may be given all of it to reuse: some
-    optimizers start from one array of zeros twice, or keep the parameters that they started from.
+    No two arrays of it share memory, nor one with ``params``, so that a step may be given all of it
+    to reuse: some optimizers start from one array of zeros twice, or keep the first parameters.
 
     Example:
         >>> import jax.numpy as jnp, optax
@@ -49,7 +49,7 @@ def init_state(params: Any, optimizer: optax.GradientTransformation) -> State:
         0
     """
     opt_state = jax.tree.map(jnp.copy, optimizer.init(params))
-    return State(jnp.zeros((), jnp.int32), params, opt_state)
+    return State(jnp.zeros((), jnp.int32), jax.tree.map(jnp.copy, params), opt_state)
 
 
 def make_train_step(apply: Apply, loss: Loss, optimizer: optax.GradientTransformation) -> TrainStep:

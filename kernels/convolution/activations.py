@@ -21,5 +21,5 @@ def check_activation(name: Any) -> None:
     Example:
         >>> check_activation("silu")
     """
-    if name not in ACTIVATIONS:
+    if not (name is None or isinstance(name, str)) or name not in ACTIVATIONS:
         raise ValueError(f"activation must be one of {[*ACTIVATIONS]}; received {name!r}.")

@@ -7,7 +7,7 @@ imported here and nowhere else in ``kernels``, and only when it is asked for.
 
 from collections.abc import Mapping
 
-from kernels.peers import attention, conformer, conv2d, convolution, ctc, depthwise2d
+from kernels.peers import attention, conformer, conv2d, ctc, depthwise1d, depthwise2d
 from kernels.peers.common import Factory, JaxPeer, LibraryPeer
 
 __all__ = ["PEERS", "Factory", "JaxPeer", "LibraryPeer", "peers"]
@@ -22,7 +22,7 @@ PEERS: Mapping[str, Mapping[str, Factory]] = {
         "torch/math": attention.torch_peer("MATH"),
         "tokamax": attention.tokamax_peer,
     },
-    "depthwise_conv1d": {"lax": convolution.lax_peer, "torch": convolution.torch_peer},
+    "depthwise_conv1d": {"lax": depthwise1d.lax_peer, "torch": depthwise1d.torch_peer},
     "conformer_convolution": {"lax": conformer.lax_peer, "torch": conformer.torch_peer},
     "depthwise_conv2d": {"lax": depthwise2d.lax_peer, "torch": depthwise2d.torch_peer},
     "conv2d": {"lax": conv2d.lax_peer, "torch": conv2d.torch_peer},

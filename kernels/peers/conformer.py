@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kernels.convolution.depthwise1d.reference import padding_frames
+from kernels.convolution.frames import padding_frames
 from kernels.peers.common import JaxPeer, LibraryPeer, find_torch, torch_device, waiting
-from kernels.peers.convolution import lax_depthwise_conv1d, zero_after
+from kernels.peers.depthwise1d import lax_depthwise_conv1d, zero_after
 from kernels.problems import Problem, cotangent
 
 EPSILON = 1e-5

@@ -7,7 +7,14 @@ import numpy as np
 
 from kernels.convolution.activations import ACTIVATIONS
 from kernels.convolution.windows import window
-from kernels.peers.common import JaxPeer, LibraryPeer, find_torch, torch_device, waiting
+from kernels.peers.common import (
+    JaxPeer,
+    LibraryPeer,
+    find_torch,
+    torch_activation,
+    torch_device,
+    waiting,
+)
 from kernels.problems import Problem, cotangent
 
 
@@ -57,12 +64,7 @@ def torch_peer(problem: Problem, gradient: bool) -> LibraryPeer | str:
     rows, channels = leaves[0].shape[:2]
     even = all(before == after >= 0 for before, after in where.padding)
     outside = [pad for pads in reversed(where.padding) for pad in pads]
-    activate = {
-        None: lambda z: z,
-        "relu": torch.relu,
-        "silu": torch.nn.functional.silu,
-        "gelu": lambda z: torch.nn.functional.gelu(z, approximate="tanh"),
-    }[options["activation"]]
+    activate = torch_activation(torch, options["activation"])
 
     def forward(x, filters, bias):
         z = torch.nn.functional.conv2d(

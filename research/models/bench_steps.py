@@ -22,7 +22,7 @@ from rich.table import Table
 
 import kernels
 from kernels.peers.conv2d import lax_conv2d
-from kernels.peers.convolution import lax_depthwise_conv1d
+from kernels.peers.depthwise1d import lax_depthwise_conv1d
 from kernels.timing import Budget, Call, clock_for, interleave, paired_ratio, spread
 from research.models.conv_attention_encoder import ConvAttentionEncoder
 from research.models.lenet import LeNet

@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from kernels.precision import wide
+
 
 def cautious(inner: optax.GradientTransformation) -> optax.GradientTransformation:
     """Of an optimizer's direction u what points along the gradient g, scaled up for the rest.
@@ -36,5 +38,6 @@ def cautious(inner: optax.GradientTransformation) -> optax.GradientTransformatio
 
 
 def _agreeing(direction, gradient):
-    agrees = (direction * gradient > 0).astype(direction.dtype)
-    return direction * agrees * (agrees.size / (1.0 + jnp.sum(agrees)))
+    agrees = direction * gradient > 0
+    factor = agrees.size / (1.0 + jnp.sum(agrees, dtype=wide(direction.dtype)))
+    return direction * jnp.where(agrees, factor, 0.0).astype(direction.dtype)

@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
+from kernels.precision import wide
+
 
 class PerParameterState(NamedTuple):
     """How many updates were made, and what the rule keeps of each parameter."""
@@ -24,6 +26,9 @@ def per_parameter(
     init: Callable[[Array], Any], update: Callable[[Array, Any, Array], tuple[Array, Any]]
 ) -> optax.GradientTransformation:
     """An optax pair from a rule for one parameter.
+
+    The rule sees 16-bit gradients in float32, and what it keeps is in float32; the update has the
+    dtype of the gradient.
 
     Args:
         init: parameter -> what the rule keeps of it.
@@ -40,17 +45,24 @@ def per_parameter(
     """
 
     def init_all(params):
-        return PerParameterState(jnp.zeros((), jnp.int32), jax.tree.map(init, params))
+        kept = jax.tree.map(lambda parameter: init(_widened(parameter)), params)
+        return PerParameterState(jnp.zeros((), jnp.int32), kept)
 
     def update_all(updates, state, params=None):
         del params
         step = state.step + 1
-        both = jax.tree.map(lambda g, kept: update(g, kept, step), updates, state.parameters)
+        both = jax.tree.map(
+            lambda g, kept: update(_widened(g), kept, step), updates, state.parameters
+        )
         kept = jax.tree.map(lambda _, pair: pair[1], updates, both)
-        updates = jax.tree.map(lambda _, pair: pair[0], updates, both)
+        updates = jax.tree.map(lambda g, pair: pair[0].astype(g.dtype), updates, both)
         return updates, PerParameterState(step, kept)
 
     return optax.GradientTransformation(init_all, update_all)
+
+
+def _widened(array):
+    return array.astype(wide(array.dtype))
 
 
 def debiased(moment: Array, decay: Any, count: Array) -> Array:
@@ -81,7 +93,7 @@ def for_matrices(
     """
 
     def kinds(params):
-        return jax.tree.map(lambda p: "matrix" if p.ndim >= 2 else "other", params)
+        return jax.tree.map(lambda p: "matrix" if p.ndim >= 2 and p.size else "other", params)
 
     flattened = reshaped(matrices, lambda array: array.reshape(-1, array.shape[-1]))
     return optax.partition({"matrix": flattened, "other": others}, kinds)

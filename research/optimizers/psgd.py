@@ -30,7 +30,7 @@ def scale_by_kron(
 ) -> optax.GradientTransformation:
     """PSGD-Kron's direction for matrices: u = Q_L'Q_L m^ Q_R'Q_R.
 
-    Its root mean square is kept to 1.1. The triangular factors of this preconditioner P go down
+    Its root mean square is at most 1.1. The triangular factors of this preconditioner P go down
     E[m'P m + v'P^(-1)v], v standard normal:
 
         A = Q_L m^ Q_R'        B = Q_L^(-T) v Q_R^(-1)
@@ -80,13 +80,19 @@ def scale_by_kron(
         kept = kept._replace(mean=mean, waited=kept.waited + 1)
         smooth = debiased(mean, b1, count)
         often = jnp.clip(jnp.exp(-0.001 * (count - 501.0)), 0.03, 1.0)  # 500 updates of one
-        due = kept.waited >= 1.0 / often
+        # Of zeros there is nothing to learn, and the factors would grow without end.
+        due = (kept.waited >= 1.0 / often) & jnp.any(smooth != 0)
         kept = jax.lax.cond(due, learn, lambda kept, *_: kept, kept, smooth, count)
         direction = kept.left.T @ (kept.left @ smooth @ kept.right.T) @ kept.right
-        size = jnp.sqrt(jnp.mean(direction**2))
+        size = _root_mean_square(direction)
         return direction * jnp.minimum(1.0, _LARGEST / (size + 1e-6)), kept
 
     return per_parameter(init, update)
+
+
+def _root_mean_square(array):
+    largest = jnp.max(jnp.abs(array))
+    return largest * jnp.sqrt(jnp.mean((array / jnp.where(largest > 0, largest, 1.0)) ** 2))
 
 
 def _balanced(left, right, now):
@@ -102,8 +108,8 @@ def _divided(noise, left, right):
 
 
 def _descended(factor, along, across, rate):
-    slope = jnp.triu(along - across) @ factor
-    return factor - rate * slope / (_norm_from_below(along + across) + jnp.finfo(factor.dtype).tiny)
+    size = _norm_from_below(along + across) + jnp.finfo(factor.dtype).tiny
+    return factor - rate * (jnp.triu(along - across) / size) @ factor
 
 
 def _norm_from_below(matrix: Float[Array, "N N"]) -> Float[Array, ""]:

@@ -94,7 +94,7 @@ def build_scheduled(
         steps: the length of the schedule.
 
     Raises:
-        ConfigError: no schedule of that name.
+        ConfigError: no schedule of that name, no step, or a name that is not in the search space.
 
     Example:
         >>> import jax.numpy as jnp
@@ -104,6 +104,14 @@ def build_scheduled(
         >>> bool(updates < 0)
         True
     """
+    unknown = sorted({*hyperparameters} - {*optimizer.space})
+    if unknown or "learning_rate" not in hyperparameters:
+        raise ConfigError(
+            f"hyperparameters must be learning_rate and others of {', '.join(optimizer.space)}; "
+            f"received {', '.join(hyperparameters) or 'none'}."
+        )
+    if steps < 1:
+        raise ConfigError(f"a schedule must have at least one step; received {steps}.")
     if not optimizer.schedule_inside:
         return with_schedule(optimizer.build(**hyperparameters), schedule, steps)
     factor, peak = find_schedule(schedule)(steps), hyperparameters["learning_rate"]

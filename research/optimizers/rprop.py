@@ -1,6 +1,6 @@
 """Rprop: a step size of each coordinate that grows while the gradient keeps its sign.
 
-optax 0.2.8's moves by the step sizes of the step before; this one, as the paper and torch do, by
+optax 0.2.8's moves by the step sizes of the step before; this one, as the papers and torch do, by
 those that the gradient has just changed.
 """
 
@@ -50,7 +50,7 @@ def rprop(
         -0.00
 
     Source: Riedmiller & Braun, "A Direct Adaptive Method for Faster Backpropagation Learning",
-    1993, in the variant without weight backtracking: Igel & Hüsken, 2000.
+    1993; without its way back after a change of sign: iRprop-, Igel & Hüsken, 2000.
     """
 
     def init(parameter):

@@ -89,3 +89,11 @@ def test_cautious_keeps_the_inner_state():
     _, plain = adam.update(jnp.ones(2), plain)
     for ours, theirs in zip(jax.tree.leaves(state), jax.tree.leaves(plain), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_cautious_counts_beyond_sixteen_bits():
+    gradient = jnp.ones((300, 300), jnp.float16)
+    optimizer = cautious(optax.identity())
+    update, _ = optimizer.update(gradient, optimizer.init(gradient))
+    assert update.dtype == jnp.float16
+    np.testing.assert_allclose(update, 1.0, atol=1e-3)

@@ -141,3 +141,34 @@ def test_weight_decay_reaches_matrices_and_vectors():
     updates, _ = optimizer.update(zero, optimizer.init(params), params)
     for update in jax.tree.leaves(updates):
         np.testing.assert_allclose(update, -0.05, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", FOR_MATRICES)
+def test_sixteen_bits_and_empty_arrays(name):
+    """What is kept is in float32, the update in the dtype of the gradient."""
+    entry = OPTIMIZERS[name]
+    params = {"matrix": jnp.ones((4, 3), jnp.bfloat16), "empty": jnp.zeros((0, 3), jnp.bfloat16)}
+    with compiled_in_haste():
+        optimizer = entry.build(learning_rate=0.1)
+        step = jax.jit(lambda state: optimizer.update(params, state, params))
+        _, state = step(optimizer.init(params))
+        updates, again = step(state)
+    assert jax.tree.map(lambda u: (u.shape, u.dtype), updates) == jax.tree.map(
+        lambda p: (p.shape, p.dtype), params
+    )
+    assert jax.tree.map(jnp.shape, again) == jax.tree.map(jnp.shape, state)
+    assert jnp.isfinite(updates["matrix"].astype(jnp.float32)).all()
+
+
+def test_kron_learns_nothing_from_zeros():
+    kron = scale_by_kron()
+    zero = jnp.zeros((8, 8))
+
+    @jax.jit
+    def rest(state):
+        return jax.lax.fori_loop(0, 600, lambda _, state: kron.update(zero, state)[1], state)
+
+    state = rest(kron.init(zero))
+    update, state = kron.update(jnp.asarray(RNG.normal(size=(8, 8)), jnp.float32), state)
+    assert jnp.isfinite(update).all()
+    assert 0 < jnp.abs(update).max() < 10

@@ -27,7 +27,7 @@ ALONE = {
 @pytest.fixture(scope="module")
 def peers():
     """Imported here, because torch takes seconds, and is not everywhere."""
-    reason = "needs what tests/optimizers/peers.txt names, which make test installs"
+    reason = "needs what tests/optimizers/peers.txt names, which make test-all installs"
     return pytest.importorskip("optimizer_peers", reason=reason, exc_type=ImportError)
 
 

@@ -76,3 +76,17 @@ def test_unknown_schedules_are_refused():
         optimizers.with_schedule(optax.sgd(1.0), "zzz", 3)
     with pytest.raises(ConfigError, match=r"received 'wsdd'\. Did you mean 'wsd'"):
         find_schedule("wsdd")
+
+
+@pytest.mark.parametrize(
+    ("given", "steps", "said"),
+    [
+        ({}, 10, "received none"),
+        ({"learning_rate": 0.1, "lr": 1.0}, 10, "received learning_rate, lr"),
+        ({"learning_rate": 0.1}, 0, "at least one step"),
+    ],
+)
+@pytest.mark.parametrize("name", ["adam", "madgrad"])
+def test_hyperparameters_and_steps_that_cannot_be_are_named(name, given, steps, said):
+    with pytest.raises(ConfigError, match=said):
+        build_scheduled(find(name), given, "linear", steps)

@@ -1,6 +1,6 @@
 """Optimizers of other people, for tests/optimizers/test_parity.py: each as an entry is set there.
 
-They are in a folder of their own where ``make test`` has installed them (tests/conftest.py).
+They are in a folder of their own where ``make test-all`` has installed them (tests/conftest.py).
 Everything is in float64. Where a peer casts to less, ``lifted`` replaces the cast.
 """
 # pyright: reportMissingImports=false

@@ -142,7 +142,7 @@ def check_channels(operation: str, mesh: jax.sharding.Mesh) -> None:
     shardings = [jax.NamedSharding(mesh, spec) for spec in cut]
     function = programs(cell)["gradients"]
     compiled = jax.jit(function, in_shardings=shardings).lower(*operands).compile()
-    hlo = compiled.as_text()
+    hlo = str(compiled.as_text())
     assert not [move for move in MOVES if re.search(rf"= .*\b{move}(-start)?\(", hlo)]
     found, alone = compiled(*operands), jax.jit(function)(*operands)
     for name, array in alone.items():

@@ -7,10 +7,10 @@ import math
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
-from kernels.convolution.depthwise1d.reference import padding_frames
-from kernels.convolution.streaming import last_frames, with_state
+from kernels.convolution.frames import counted, last_frames, padding_frames, with_state
 from kernels.dispatch import Operation
 
 NORMS = ("layer", "batch_inference")
@@ -68,7 +68,7 @@ def conformer_convolution(
             They are kept as they came, not gated: twice the memory, but nothing is rounded between
             chunks, and gradients pass through as through inputs.
         return_state: give the last S valid frames too, the state of the next call; causal only.
-        implementation: ``"xla"``, ``"triton"``, or ``None`` for the fastest on the platform.
+        implementation: ``"xla"``, ``"triton"``, or ``None``: Triton on CUDA where it can, else XLA.
 
     Returns:
         (B, U, C) with U = T + left + right - (W - 1), in the dtype of ``inputs``; with
@@ -90,7 +90,7 @@ def conformer_convolution(
     """
     _check_norm(norm, mean, variance, epsilon)
     _check_arrays(inputs, filters, scale, offset, bias, mean, variance, lengths)
-    lengths = None if lengths is None else lengths.astype(jnp.int32)
+    lengths = counted(lengths, inputs.shape[1])
     reach = filters.shape[0] - 1
     left, right = padding_frames(padding, reach)
     if inputs.shape[1] + left + right <= reach:
@@ -125,7 +125,7 @@ def _check_norm(norm, mean, variance, epsilon):
             f"mean and variance must be given for norm='batch_inference', and for no other; "
             f"received norm={norm!r} with {' and '.join(given) or 'neither'}."
         )
-    if not (isinstance(epsilon, (int, float)) and 0 < epsilon < math.inf):
+    if not (isinstance(epsilon, (int, float, np.floating)) and 0 < epsilon < math.inf):
         raise ValueError(f"epsilon must be a number above zero; received {epsilon!r}.")
 
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from kernels.convolution.depthwise1d.xla import output_lengths, zero_after
+from kernels.convolution.frames import zero_after
 from kernels.dispatch import Implementation
 from kernels.precision import wide
 from kernels.rows import of_rows
@@ -48,16 +48,14 @@ def forward(pieces: Pieces, inputs, *small_and_lengths, norm, epsilon, **padding
         (y,) = pieces.depthwise.forward(
             h, *folded(*small, epsilon=epsilon), lengths, **padding, **_SWISH
         )
-    y = y.astype(inputs.dtype)
-    return (zero_after(y, output_lengths(inputs, y, lengths)),)
+    return (y.astype(inputs.dtype),)
 
 
 def gradient(
     pieces: Pieces, operands, saved, cotangents, wanted, *, norm, epsilon, **padding
 ) -> tuple:
     """The gradients that are wanted, as ``Implementation`` has it."""
-    inputs, *small, lengths = operands
-    dy = zero_after(cotangents[0], output_lengths(inputs, cotangents[0], lengths))
+    (inputs, *small, lengths), (dy,) = operands, cotangents
     h = _gated(pieces, inputs, lengths)
     if norm == "layer":
         of_norm = functools.partial(pieces.layer_gradient, epsilon=epsilon)

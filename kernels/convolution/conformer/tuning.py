@@ -11,7 +11,7 @@ import numpy as np
 
 from kernels.configurations import Tunable, bucket, round_up
 from kernels.convolution.conformer import reference
-from kernels.convolution.depthwise1d.reference import padding_frames
+from kernels.convolution.frames import padding_frames
 from kernels.problems import Cost, Problem
 
 MOST_CHANNELS = 4096  # of a frame that one program holds whole

@@ -14,9 +14,10 @@ import jax.numpy as jnp
 from kernels.apart import apart
 from kernels.convolution.conformer import parts
 from kernels.convolution.depthwise1d import xla as depthwise1d
+from kernels.convolution.frames import output_lengths, zero_after
 from kernels.dispatch import Implementation
 from kernels.precision import wide
-from kernels.rows import of_rows
+from kernels.rows import by_rows, of_rows
 
 _FILTERS = {"dilation": 1, "activation": None}
 
@@ -32,12 +33,14 @@ def _layer(h, small, lengths, *, epsilon, **padding):
     filters, scale, offset, bias, *_ = small
     (z,) = depthwise1d.forward(h, filters, bias, lengths, **padding, **_FILTERS)
     n, _ = _normed(z, epsilon)
-    return jax.nn.silu(n * _by_frame(scale, z) + _by_frame(offset, z))
+    y = jax.nn.silu(n * _by_frame(scale, z) + _by_frame(offset, z))
+    return zero_after(y, output_lengths(h, y, lengths))
 
 
 def _layer_gradient(h, small, lengths, dy, wanted, *, epsilon, **padding):
     filters, scale, offset, bias, *_ = small
     (z,) = depthwise1d.forward(h, filters, bias, lengths, **padding, **_FILTERS)
+    dy = zero_after(dy, output_lengths(h, dy, lengths))
     dz, dscale, doffset = apart(
         functools.partial(_norm_gradient, epsilon=epsilon), z, scale, offset, dy
     )
@@ -73,8 +76,7 @@ def _by_frame(array, z):
 
 def _over_frames(array, small):
     """Sums (B, U, C) over the frames of each row of ``small``, (N, C)."""
-    by_row = array.reshape(small.shape[0], -1, *array.shape[1:])
-    return jnp.sum(by_row, (1, 2)).astype(small.dtype)
+    return jnp.sum(by_rows(array, small.shape[0]), (1, 2)).astype(small.dtype)
 
 
 _PIECES = parts.Pieces(

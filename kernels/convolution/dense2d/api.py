@@ -6,6 +6,7 @@ Axes: B batch, H by W pixels, I channels, h by w taps, O features, U by V pixels
 from collections.abc import Sequence
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from kernels.convolution.activations import check_activation
@@ -73,7 +74,7 @@ def conv2d(
                [20., 24.]], dtype=float32)
     """
     _check_arrays(inputs, filters, bias, groups)
-    where = window(inputs.shape[1:3], filters.shape[:2], strides, padding, dilation, groups)
+    where = window(inputs.shape[1:3], filters.shape[:2], strides, padding, dilation, int(groups))
     check_activation(activation)
     (outputs,) = _conv2d(
         inputs,
@@ -93,7 +94,7 @@ def _check_arrays(inputs, filters, bias, groups):
     wanted = "inputs (B, H, W, I), filters (h, w, I / groups, O) and bias (O,)"
     if inputs.ndim != 4 or filters.ndim != 4 or 0 in filters.shape:
         raise ValueError(f"conv2d takes {wanted}, filters not empty; received {received}.")
-    if not isinstance(groups, int) or groups < 1 or filters.shape[3] % groups:
+    if not isinstance(groups, (int, np.integer)) or groups < 1 or filters.shape[3] % groups:
         raise ValueError(
             f"groups must be an integer from 1 on that divides the features, {filters.shape[3]}; "
             f"received {groups!r}."

@@ -12,6 +12,7 @@ filters and bias have G rows, a divisor of B.
 """
 
 import functools
+import math
 import operator
 
 import jax
@@ -23,7 +24,7 @@ from kernels.convolution.activations import ACTIVATIONS
 from kernels.convolution.windows import Window
 from kernels.dispatch import Implementation
 from kernels.precision import wide
-from kernels.rows import of_rows
+from kernels.rows import by_rows, of_rows, rejoined
 
 NARROW = 16  # channels, or features
 MANY_TAPS = 32
@@ -50,8 +51,8 @@ def gradient(operands, outputs, cotangents, wanted, *, activation, **window):
         if wants
     ]
     if wants_bias:
-        by_bias = dz.reshape(bias.shape[0], -1, bias.shape[1])
-        gradients.append(jnp.sum(by_bias, 1, dtype=wide(dz.dtype)).astype(bias.dtype))
+        by_bias = by_rows(dz, bias.shape[0])
+        gradients.append(jnp.sum(by_bias, (1, 2, 3), dtype=wide(dz.dtype)).astype(bias.dtype))
     return tuple(gradients)
 
 
@@ -79,9 +80,8 @@ def _for_platform(cpu, others, window, *arrays):
 def _by_lax(window, inputs, filters):
     """(B, H, W, I), (G, h, w, I / groups, O) -> (B, U, V, O)."""
     if len(filters) > 1:
-        by_filter = inputs.reshape(len(filters), -1, *inputs.shape[1:])
-        z = jax.vmap(functools.partial(_by_lax, window))(by_filter, filters[:, None])
-        return z.reshape(-1, *z.shape[2:])
+        by_filter = by_rows(inputs, len(filters))
+        return rejoined(jax.vmap(functools.partial(_by_lax, window))(by_filter, filters[:, None]))
     return _convolution(
         inputs,
         filters[0],
@@ -141,7 +141,7 @@ def _inputs_by_cpu(window, inputs, filters, dz):
     overlap = channels <= NARROW or max(window.strides) > 1
     if size == [1, 1] or (overlap and size[0] * size[1] <= MANY_TAPS):
         of_taps = _product("gpo,gko->gpk", dz, filters)
-        of_taps = of_taps.reshape(*dz.shape[:3], -1)
+        of_taps = of_taps.reshape(*dz.shape[:3], size[0] * size[1] * channels)
         patches = functools.partial(_patches, window, size)
         return jax.linear_transpose(patches, inputs)(of_taps)[0]
 
@@ -164,8 +164,7 @@ def _filters_by_cpu(window, inputs, filters, dz):
         return _filters_by_lax(window, inputs, filters, dz)
     if size == [1, 1]:
         (pixels,) = window.taps(inputs, size)
-        groups = len(filters)
-        pixels, dz = (a.reshape(groups, -1, a.shape[3]) for a in (pixels, dz))
+        pixels, dz = (_in_line(a, len(filters)) for a in (pixels, dz))
         found = jnp.einsum("gpi,gpo->gio", pixels, dz, precision=lax.Precision.HIGHEST)
         return found.reshape(filters.shape)
 
@@ -187,19 +186,24 @@ def _in_turn(function, filters, *arrays):
     """(B', ...) of the rows (B, ...) of arrays that each filter has, and the filter."""
     if len(filters) == 1:
         return function(*arrays, filters[0])
-    by_filter = (a.reshape(len(filters), -1, *a.shape[1:]) for a in arrays)
-    found = lax.map(lambda given: function(*given), (*by_filter, filters))
-    return found.reshape(-1, *found.shape[2:])
+    by_filter = (by_rows(a, len(filters)) for a in arrays)
+    return rejoined(lax.map(lambda given: function(*given), (*by_filter, filters)))
 
 
 def _sum_of_taps(window, inputs, filters):
     groups, height, width, _, features = filters.shape
-    by_tap = filters.reshape(groups, -1, features)
+    by_tap = filters.reshape(groups, height * width, features)
     terms = (
         tap * of_rows(by_tap[:, k], len(tap))[:, None, None]
         for k, tap in enumerate(window.taps(inputs, (height, width)))
     )
     return functools.reduce(operator.add, terms)
+
+
+def _in_line(array, groups):
+    """(B, U, V, n) -> (G, B U V / G, n)."""
+    by_group = by_rows(array, groups)
+    return by_group.reshape(groups, math.prod(by_group.shape[1:4]), array.shape[3])
 
 
 def _patches(window, size, inputs):
@@ -209,9 +213,9 @@ def _patches(window, size, inputs):
 
 def _product(axes, pixels, filters):
     """(B, U, V, n) with (G, h, w, I, O), whose taps and channels are one axis."""
-    groups, *_, features = filters.shape
-    pixels = pixels.reshape(groups, -1, pixels.shape[3])
-    matrix = filters.reshape(groups, -1, features)
+    groups, *sizes, features = filters.shape
+    pixels = _in_line(pixels, groups)
+    matrix = filters.reshape(groups, math.prod(sizes), features)
     return jnp.einsum(axes, pixels, matrix, precision=lax.Precision.HIGHEST)
 
 

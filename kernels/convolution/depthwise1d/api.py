@@ -3,14 +3,14 @@
 Axes: B batch, T frames, C channels, W width of the filters, S = (W - 1) dilation frames of state.
 """
 
+import operator
 from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from kernels.convolution.activations import check_activation
-from kernels.convolution.depthwise1d.reference import padding_frames
-from kernels.convolution.streaming import last_frames, with_state
+from kernels.convolution.frames import counted, last_frames, padding_frames, with_state
 from kernels.dispatch import Operation
 
 _operation = Operation(
@@ -53,7 +53,7 @@ def depthwise_conv1d(
         lengths: number of valid frames of each utterance, (B,), integer.
         initial_state: the S = (W - 1) dilation frames before the first, (B, S, C); causal only.
         return_state: give the last S valid frames too, the state of the next call; causal only.
-        implementation: ``"xla"``, ``"triton"``, or ``None`` for the fastest on the platform.
+        implementation: ``"xla"``, ``"triton"``, or ``None``: Triton on CUDA where it can, else XLA.
 
     Returns:
         (B, T + left + right - (W - 1) dilation, C) in the dtype of ``inputs``; with
@@ -70,8 +70,9 @@ def depthwise_conv1d(
         Array([1., 3., 5., 7.], dtype=float32)
     """
     _check_arrays(inputs, filters, bias, lengths)
-    lengths = None if lengths is None else lengths.astype(jnp.int32)
-    reach = (filters.shape[0] - 1) * _checked_dilation(dilation)
+    lengths = counted(lengths, inputs.shape[1])
+    dilation = _checked_dilation(dilation)
+    reach = (filters.shape[0] - 1) * dilation
     left, right = padding_frames(padding, reach)
     if inputs.shape[1] + left + right <= reach:
         raise ValueError(
@@ -97,9 +98,13 @@ def depthwise_conv1d(
 
 
 def _checked_dilation(dilation):
-    if not isinstance(dilation, int) or dilation < 1:
+    try:
+        checked = operator.index(dilation)
+    except TypeError:
+        checked = 0
+    if checked < 1:
         raise ValueError(f"dilation must be an integer from 1 on; received {dilation!r}.")
-    return dilation
+    return checked
 
 
 def _check_arrays(inputs, filters, bias, lengths):

@@ -3,35 +3,10 @@
 Axes: B batch, T frames, C channels, W width of the filters.
 """
 
-import operator
-from typing import Any
-
 import jax.numpy as jnp
 
 from kernels.convolution.activations import ACTIVATIONS
-
-
-def padding_frames(padding: Any, reach: int) -> tuple[int, int]:
-    """Frames of zeros on the left and on the right, for filters that reach over so many.
-
-    Raises:
-        ValueError: neither a name nor two integers from 0 on.
-    """
-    named: dict[Any, Any] = {
-        "SAME": (reach // 2, reach - reach // 2),
-        "CAUSAL": (reach, 0),
-        "VALID": (0, 0),
-    }
-    try:
-        left, right = map(operator.index, named.get(padding, padding))
-    except (TypeError, ValueError):
-        left = right = -1
-    if min(left, right) < 0:
-        raise ValueError(
-            f"padding must be one of {[*named]}, or two numbers of frames (left, right) from 0 on; "
-            f"received {padding!r}."
-        )
-    return left, right
+from kernels.convolution.frames import padding_frames
 
 
 def depthwise_conv1d(

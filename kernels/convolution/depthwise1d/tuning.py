@@ -11,6 +11,7 @@ import numpy as np
 
 from kernels.configurations import Tunable, bucket, round_up
 from kernels.convolution.depthwise1d import reference
+from kernels.convolution.frames import padding_frames
 from kernels.problems import Cost, Problem
 
 
@@ -113,7 +114,7 @@ def problem(operation: str, name: str, shape: Shape, dtype: str) -> Problem:
 
 def sizes(shape: Shape, dtype: str) -> dict[str, Any]:
     """What a configuration is chosen by, of a call in this shape."""
-    left, right = reference.padding_frames(shape.padding, (shape.width - 1) * shape.dilation)
+    left, right = padding_frames(shape.padding, (shape.width - 1) * shape.dilation)
     frames = shape.frames + left + right - (shape.width - 1) * shape.dilation
     chosen_by = {"channels": shape.channels, "width": shape.width, "dilation": shape.dilation}
     return {"rows": shape.batch, "frames": frames, "dtype": dtype, **chosen_by}

@@ -16,9 +16,10 @@ import jax.numpy as jnp
 
 from kernels.apart import apart
 from kernels.convolution.activations import ACTIVATIONS
+from kernels.convolution.frames import output_lengths, zero_after
 from kernels.dispatch import Implementation
 from kernels.precision import wide
-from kernels.rows import of_rows
+from kernels.rows import by_rows, of_rows, rejoined
 
 STEP = 16  # frames per step of the loop that sums the filters' gradient
 
@@ -51,7 +52,7 @@ def gradient(operands, outputs, cotangents, wanted, *, left, right, dilation, ac
     if wants_filters:
         gradients.append(_filter_gradient(x, dz, filters, left, right, dilation))
     if wants_bias:
-        by_bias = _by_filter(dz, bias.shape[0])
+        by_bias = by_rows(dz, bias.shape[0])
         gradients.append(jnp.sum(by_bias, (1, 2), dtype=wide(dz.dtype)).astype(bias.dtype))
     return tuple(gradients)
 
@@ -60,15 +61,14 @@ def _convolve(x, filters, left, right, dilation):
     """sum_w x[t + w dilation - left] filters[w], in float32 or wider; padding may be negative."""
     groups, width, _ = filters.shape
     frames = x.shape[1] + left + right - (width - 1) * dilation
-    x = _by_filter(_pad(x, left, right), groups)
+    x = by_rows(_pad(x, left, right), groups)
     sums = wide(x.dtype)
     terms = (
         x[:, :, w * dilation : w * dilation + frames].astype(sums)
         * filters[:, w].astype(sums)[:, None, None, :]
         for w in range(width)
     )
-    z = functools.reduce(operator.add, terms)
-    return z.reshape(-1, frames, z.shape[-1])
+    return rejoined(functools.reduce(operator.add, terms))
 
 
 def _filter_gradient(x, dz, filters, left, right, dilation):
@@ -77,7 +77,7 @@ def _filter_gradient(x, dz, filters, left, right, dilation):
     One pass over the frames that keeps every tap's sum, in steps long enough to hide the loop; W
     sums over all frames took up to ten times as long on a CPU.
     """
-    groups, width, channels = filters.shape
+    groups, width, _ = filters.shape
     steps = -(-dz.shape[1] // STEP)
     behind = steps * STEP - dz.shape[1]
     x, dz = _pad(x, left, right + behind), _pad(dz, 0, behind)
@@ -92,36 +92,17 @@ def _filter_gradient(x, dz, filters, left, right, dilation):
         return functools.reduce(operator.add, terms)
 
     total = jax.lax.fori_loop(1, steps, lambda step, so_far: so_far + taps(step), taps(0))
-    return total.reshape(groups, -1, width, channels).sum(1).astype(filters.dtype)
+    return by_rows(total, groups).sum(1).astype(filters.dtype)
 
 
 def _add(z, bias):
     return z if bias is None else z + of_rows(bias, z.shape[0]).astype(z.dtype)[:, None, :]
 
 
-def _by_filter(array, groups):
-    """(B, T, C) -> (G, B / G, T, C): the rows that one filter serves."""
-    return array.reshape(groups, -1, *array.shape[1:])
-
-
 def _pad(x, left, right):
     """Zeros before and after; a negative number cuts frames off instead."""
     zero = jnp.zeros((), x.dtype)
     return jax.lax.pad(x, zero, ((0, 0, 0), (left, right, 0), (0, 0, 0)))
-
-
-def zero_after(array, lengths):
-    """(B, T, C) with zeros from lengths[b] on, whatever was there."""
-    if lengths is None:
-        return array
-    t = jnp.arange(array.shape[1], dtype=lengths.dtype)
-    valid = t[None, :] < of_rows(lengths, array.shape[0])[:, None]
-    return jnp.where(valid[:, :, None], array, jnp.zeros((), array.dtype))
-
-
-def output_lengths(inputs, outputs, lengths):
-    """How many of the output frames an utterance of lengths[b] frames alone would have."""
-    return None if lengths is None else lengths + (outputs.shape[1] - inputs.shape[1])
 
 
 depthwise_conv1d = Implementation(forward, gradient)

@@ -50,7 +50,7 @@ def depthwise_conv2d(
             ((top, bottom), (left, right)), where negative numbers cut off.
         dilation: pixels between neighbouring taps.
         activation: ``"silu"``, ``"gelu"`` (tanh form) or ``"relu"``.
-        implementation: ``"xla"``, ``"triton"``, or ``None`` for the fastest on the platform.
+        implementation: ``"xla"``, ``"triton"``, or ``None``: Triton on CUDA where it can, else XLA.
 
     Returns:
         (B, U, V, C) in the dtype of ``inputs``.

@@ -21,7 +21,7 @@ from kernels.convolution.activations import ACTIVATIONS
 from kernels.convolution.windows import Window
 from kernels.dispatch import Implementation
 from kernels.precision import wide
-from kernels.rows import of_rows
+from kernels.rows import by_rows, of_rows
 
 # Results per step of the loop that sums the filters' gradient. XLA moves the cuts of a step into
 # its sum where that has fewer than 16 terms, and computes each one's place for every element.
@@ -53,8 +53,8 @@ def gradient(operands, outputs, cotangents, wanted, *, activation, **window):
     if wants_filters:
         gradients.append(_filters_gradient(window, inputs, filters, dz))
     if wants_bias:
-        by_bias = dz.reshape(bias.shape[0], -1, bias.shape[1])
-        gradients.append(jnp.sum(by_bias, 1, dtype=wide(dz.dtype)).astype(bias.dtype))
+        by_bias = by_rows(dz, bias.shape[0])
+        gradients.append(jnp.sum(by_bias, (1, 2, 3), dtype=wide(dz.dtype)).astype(bias.dtype))
     return tuple(gradients)
 
 
@@ -96,7 +96,7 @@ def _inputs_gradient(window, inputs, filters, dz):
 
     grid = [jnp.stack([of_phase(down, across) for across in axes[1]], 3) for down in axes[0]]
     dx = jnp.stack(grid, 2)  # (B, H / s, s, W / s', s', C)
-    dx = dx.reshape(rows, dx.shape[1] * dx.shape[2], -1, channels)
+    dx = dx.reshape(rows, dx.shape[1] * dx.shape[2], dx.shape[3] * dx.shape[4], channels)
     return dx[:, :height, :width].astype(inputs.dtype)
 
 
@@ -155,7 +155,7 @@ def _filters_gradient(window, inputs, filters, dz):
         )
 
     total = lax.fori_loop(0, steps[0] * steps[1], add, jnp.zeros((rows, *size, channels), sums))
-    return total.reshape(groups, -1, *size, channels).sum(1).astype(filters.dtype)
+    return by_rows(total, groups).sum(1).astype(filters.dtype)
 
 
 def _step(height, width):

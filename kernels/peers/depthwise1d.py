@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kernels.convolution.activations import ACTIVATIONS
-from kernels.convolution.depthwise1d.reference import padding_frames
+from kernels.convolution.frames import padding_frames
 from kernels.peers.common import (
     JaxPeer,
     LibraryPeer,
