@@ -118,8 +118,7 @@ peers := $(VENV)/share/trellis/peers
 $(VENV)/.installed-peers: tests/optimizers/peers.txt $(VENV)/.installed-test
 	@rm -rf $(peers) && \
 		$(install) --no-deps --target $(peers) --requirement tests/optimizers/peers.txt && touch $@ || \
-		echo "Tests against other people's optimizers are skipped: pip found no build of torch for the CPU" \
-			"(PIP_EXTRA_INDEX_URL names where to look)."
+		echo "Tests against other people's optimizers are skipped: pip found no build of torch for the CPU."
 
 $(VENV)/.installed-test: $(requirements) | check-python
 	$(install) --editable '.[test,synthesis,triton]'
