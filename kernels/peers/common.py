@@ -82,6 +82,32 @@ def torch_activation(torch: Any, name: str | None) -> Callable[[Any], Any]:
     }[name]
 
 
+def torch_call(
+    torch: Any, forward: Callable[..., Any], leaves: list[Any], direction: Any, gradient: bool
+) -> Callable[[], tuple[Any, ...]]:
+    """The value of ``forward`` of the leaves, or that and each one's gradient along a direction."""
+
+    def value():
+        with torch.no_grad():
+            return (forward(*leaves),)
+
+    def value_and_gradients():
+        y = forward(*leaves)
+        return (y.detach(), *torch.autograd.grad(y, leaves, direction))
+
+    if not gradient:
+        return value
+    for leaf in leaves:
+        leaf.requires_grad_()
+    return value_and_gradients
+
+
+def torch_threads(torch: Any, device: str) -> str:
+    """How torch computes, for the note."""
+    on_gpu = "cuDNN's autotuning on, TF32 off"
+    return on_gpu if device == "cuda" else f"{torch.get_num_threads()} threads"
+
+
 def waiting(torch: Any, device: str) -> Callable[[Any], Any]:
     """What returns when all work on the device is done."""
     return (lambda _: torch.cuda.synchronize()) if device == "cuda" else (lambda _: None)

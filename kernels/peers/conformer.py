@@ -8,7 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from kernels.convolution.frames import padding_frames
-from kernels.peers.common import JaxPeer, LibraryPeer, find_torch, torch_device, waiting
+from kernels.peers.common import (
+    JaxPeer,
+    LibraryPeer,
+    find_torch,
+    torch_call,
+    torch_device,
+    torch_threads,
+    waiting,
+)
 from kernels.peers.depthwise1d import lax_depthwise_conv1d, zero_after
 from kernels.problems import Problem, cotangent
 
@@ -101,23 +109,12 @@ def torch_peer(problem: Problem, gradient: bool) -> LibraryPeer | str:
         y = functional.silu(n)
         return masked(y, None if valid is None else valid + (y.shape[1] - x.shape[1]))
 
-    def value():
-        with torch.no_grad():
-            return (forward(*leaves),)
-
     shape = jax.eval_shape(problem.plain(), *problem.arguments).shape
     direction = tensor(cotangent(shape, problem.dtype))
 
-    def value_and_gradients():
-        y = forward(*leaves)
-        return (y.detach(), *torch.autograd.grad(y, leaves, direction))
-
-    if gradient:
-        for leaf in leaves:
-            leaf.requires_grad_()
-    where = "TF32 off" if device == "cuda" else f"{torch.get_num_threads()} threads"
+    where = torch_threads(torch, device)
     return LibraryPeer(
-        value_and_gradients if gradient else value,
+        torch_call(torch, forward, leaves, direction, gradient),
         waiting(torch, device),
         lambda results: tuple(np.asarray(part.float().cpu().numpy()) for part in results),
         f"torch: eager glu, conv1d, norm, silu on operands laid out (B, T, 2C); {where}",

@@ -12,7 +12,9 @@ from kernels.peers.common import (
     LibraryPeer,
     find_torch,
     torch_activation,
+    torch_call,
     torch_device,
+    torch_threads,
     waiting,
 )
 from kernels.problems import Problem, cotangent
@@ -70,29 +72,17 @@ def torch_peer(problem: Problem, gradient: bool) -> LibraryPeer | str:
         z = torch.nn.functional.conv2d(x, filters, bias, where.strides, pads, where.dilation)
         return activate(z)
 
-    def value():
-        with torch.no_grad():
-            return (forward(*leaves),)
-
     shape = (len(operands["inputs"]), *where.results(pixels, size), operands["filters"].shape[3])
     direction = tensor(cotangent(shape, problem.dtype), last, first)
-
-    def value_and_gradients():
-        y = forward(*leaves)
-        return (y.detach(), *torch.autograd.grad(y, leaves, direction))
 
     def read(results):
         axes = ((0, 2, 3, 1), (0, 2, 3, 1), (2, 3, 1, 0), (0,))
         arrays = [np.asarray(part.float().cpu().numpy()) for part in results]
         return tuple(part.transpose(a) for part, a in zip(arrays, axes, strict=False))
 
-    if gradient:
-        for leaf in leaves:
-            leaf.requires_grad_()
-    on_gpu = "cuDNN's autotuning on, TF32 off"
-    how = on_gpu if device == "cuda" else f"{torch.get_num_threads()} threads"
+    how = torch_threads(torch, device)
     return LibraryPeer(
-        value_and_gradients if gradient else value,
+        torch_call(torch, forward, leaves, direction, gradient),
         waiting(torch, device),
         read,
         f"torch: eager conv2d on operands with channels last; {how}",

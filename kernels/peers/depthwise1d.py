@@ -13,7 +13,9 @@ from kernels.peers.common import (
     LibraryPeer,
     find_torch,
     torch_activation,
+    torch_call,
     torch_device,
+    torch_threads,
     waiting,
 )
 from kernels.problems import Problem, cotangent
@@ -93,16 +95,8 @@ def torch_peer(problem: Problem, gradient: bool) -> LibraryPeer | str:
         y = activate(z[:, :, most - left : most - left + frames])
         return masked(y, None if lengths is None else lengths + (frames - x.shape[2]))
 
-    def value():
-        with torch.no_grad():
-            return (forward(*leaves),)
-
     shape = (x.shape[0], frames, channels)
     direction = tensor(cotangent(shape, problem.dtype), 0, 2, 1)
-
-    def value_and_gradients():
-        y = forward(*leaves)
-        return (y.detach(), *torch.autograd.grad(y, leaves, direction))
 
     def read(results):
         axes = ((0, 2, 1), (0, 2, 1), (2, 1, 0), (0,))
@@ -110,13 +104,9 @@ def torch_peer(problem: Problem, gradient: bool) -> LibraryPeer | str:
         arrays = [part.transpose(a) for part, a in zip(arrays, axes, strict=False)]
         return tuple(part[:, 0] if i == 2 else part for i, part in enumerate(arrays))
 
-    if gradient:
-        for leaf in leaves:
-            leaf.requires_grad_()
-    on_gpu = "cuDNN's autotuning on, TF32 off"
-    where = on_gpu if device == "cuda" else f"{torch.get_num_threads()} threads"
+    where = torch_threads(torch, device)
     return LibraryPeer(
-        value_and_gradients if gradient else value,
+        torch_call(torch, forward, leaves, direction, gradient),
         waiting(torch, device),
         read,
         f"torch: eager conv1d on operands laid out (B, C, T), its own order; {where}",

@@ -12,7 +12,9 @@ from kernels.peers.common import (
     LibraryPeer,
     find_torch,
     torch_activation,
+    torch_call,
     torch_device,
+    torch_threads,
     waiting,
 )
 from kernels.problems import Problem, cotangent
@@ -78,16 +80,8 @@ def torch_peer(problem: Problem, gradient: bool) -> LibraryPeer | str:
         )
         return activate(z)
 
-    def value():
-        with torch.no_grad():
-            return (forward(*leaves),)
-
     shape = (rows, *where.results(pixels, taps), channels)
     direction = tensor(cotangent(shape, problem.dtype), 0, 3, 1, 2)
-
-    def value_and_gradients():
-        y = forward(*leaves)
-        return (y.detach(), *torch.autograd.grad(y, leaves, direction))
 
     def read(results):
         arrays = [np.asarray(part.float().cpu().numpy()) for part in results]
@@ -95,13 +89,9 @@ def torch_peer(problem: Problem, gradient: bool) -> LibraryPeer | str:
         arrays = [part.transpose(order) for part, order in zip(arrays, axes, strict=False)]
         return tuple(part[:, :, 0] if i == 2 else part for i, part in enumerate(arrays))
 
-    if gradient:
-        for leaf in leaves:
-            leaf.requires_grad_()
-    on_gpu = "cuDNN's autotuning on, TF32 off"
-    threads = on_gpu if device == "cuda" else f"{torch.get_num_threads()} threads"
+    threads = torch_threads(torch, device)
     return LibraryPeer(
-        value_and_gradients if gradient else value,
+        torch_call(torch, forward, leaves, direction, gradient),
         waiting(torch, device),
         read,
         f"torch: eager conv2d on operands laid out (B, C, H, W), its own order; {threads}",

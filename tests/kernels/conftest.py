@@ -2,6 +2,9 @@
 
 import jax
 import pytest
+from bench_cases import small_bench
+
+__all__ = ["small_bench"]
 
 
 @pytest.fixture(autouse=True)

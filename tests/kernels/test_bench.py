@@ -12,40 +12,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from bench_cases import CEILINGS, TINY, FakeClock, call, entrant, setting, truth
+from bench_cases import TINY, FakeClock, call, entrant, main, plain, setting, truth
 
 import kernels
-from kernels import bench, bench_report, contestants, machine, problems
+from kernels import bench, bench_report, contestants, machine
 from kernels.contestants import Absent, Contestant
-from kernels.convolution.depthwise1d import tuning
 from kernels.peers import JaxPeer, LibraryPeer
-from kernels.timing import Budget, Call, ClockError
+from kernels.timing import Call
 
 compiled_afresh = contestants.compiled_afresh
 
-
-@pytest.fixture(autouse=True)
-def small(monkeypatch):
-    """One tiny shape of one operation, known ceilings, no library peer, the cache of the tests."""
-    monkeypatch.setattr(problems, "FAMILIES", {"convolution": ("depthwise_conv1d",)})
-    monkeypatch.setattr(contestants, "compiled_afresh", contextlib.nullcontext)
-    monkeypatch.setattr(tuning, "SHAPES", {"tiny": TINY})
-    monkeypatch.setattr(bench, "measure_ceilings", lambda *_: CEILINGS)
-    monkeypatch.setattr(contestants, "find_truth", lambda problem: truth(problem.dtype))
-    monkeypatch.setattr(contestants, "peers", lambda _: {"plain": plain})
-
-
-def plain(problem, gradient):
-    del gradient
-    return JaxPeer(problem.plain(), "a remark on the peer")
+pytestmark = pytest.mark.usefixtures("small_bench")
 
 
 def scaled(factor):
     return lambda problem, _: JaxPeer(lambda *a: problem.plain()(*a) * jnp.float32(factor))
-
-
-def main(*arguments):
-    return bench.main([*arguments])
 
 
 def lines(path):
@@ -370,70 +351,3 @@ def test_records_say_everything_and_give_the_table_and_figure_again(tmp_path, ca
     figure = tmp_path / f"roofline-{written.stem}.png"
     assert figure.read_bytes()[:4] == b"\x89PNG"
     assert "a remark on the peer" in measured
-
-
-# ---------------------------------------------------------------- Requests
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["depthwise_conv"], "Did you mean depthwise_conv1d?"),
-        (["convolutions"], "Did you mean convolution?"),
-        (["convolution", "--shapes", "tinny"], "Did you mean tiny?"),
-        (["--dtype", "bfloat"], "Did you mean bfloat16?"),
-        (["nothing_like_it"], "received 'nothing_like_it'."),
-    ],
-)
-def test_an_unknown_name_is_refused_with_a_suggestion(capsys, arguments, message):
-    assert main(*arguments) == 2
-    assert message in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    "arguments", [["--rounds", "0"], ["--seconds", "-1"], ["--pass", "half"], ["--rounds", "x"]]
-)
-def test_a_bad_option_ends_with_two(arguments):
-    with pytest.raises(SystemExit) as ended:
-        main(*arguments)
-    assert ended.value.code == 2
-
-
-def test_a_platform_without_a_clock_ends_with_two(monkeypatch, capsys):
-    def refuse(_):
-        raise ClockError("no clock")
-
-    monkeypatch.setattr(bench, "clock_for", refuse)
-    assert main() == 2
-    assert "no clock" in capsys.readouterr().err
-
-
-def test_families_and_operations_are_selected_in_order_and_once():
-    every = [("depthwise_conv1d", "tiny", TINY)]
-    assert list(bench.select((), ())) == every
-    assert list(bench.select(("convolution", "depthwise_conv1d"), ("tiny",))) == every
-    operations = [name for family in problems.FAMILIES.values() for name in family]
-    assert operations == [operation for operation, *_ in every]
-
-
-def test_the_list_names_shapes_and_peers(capsys):
-    assert main("--list") == 0
-    text = capsys.readouterr().out
-    assert "depthwise_conv1d (peers: lax, torch)" in text
-    assert re.search(r"tiny +│ 2 +│ 6 +│ 3", text)
-
-
-def test_the_budget_is_what_was_asked_for(monkeypatch):
-    seen = []
-
-    def run(requests, dtypes, passes, within, budget, longest, console):
-        seen.append((dtypes, passes, within, budget, longest))
-        return iter(())
-
-    monkeypatch.setattr(bench, "run", run)
-    main(
-        "--dtype", "bfloat16", "float32", "--pass", "gradient", "--rounds", "200", "--longest", "9"
-    )
-    (found,) = seen
-    budget = Budget(2.0, 200, 200)
-    assert found == (["bfloat16", "float32"], ("gradient",), ["alone"], budget, 9.0)

@@ -1,11 +1,15 @@
 """Contestants with invented times, and one tiny problem, for the tests of the benchmark."""
 
+import contextlib
 import functools
 
-from kernels import bench
+import pytest
+
+from kernels import bench, contestants, problems
 from kernels.contestants import Contestant, find_truth
 from kernels.convolution.depthwise1d import tuning
 from kernels.convolution.depthwise1d.tuning import Shape
+from kernels.peers import JaxPeer
 from kernels.timing import Budget, Call
 
 TINY = Shape(2, 6, 3, 2)
@@ -54,3 +58,24 @@ def record(**changes):
     (made,) = bench.measure(call(), True, truth(), setting(clock), only)
     about = {"driver": None, "versions": {"jax": "1"}, "cpus": 2, "load": 0.5, "commit": None}
     return {**made, **about, "time": "t", **changes}
+
+
+@pytest.fixture
+def small_bench(monkeypatch):
+    """One tiny shape of one operation, known ceilings, no library peer, the cache of the tests."""
+    monkeypatch.setattr(problems, "FAMILIES", {"convolution": ("depthwise_conv1d",)})
+    monkeypatch.setattr(contestants, "compiled_afresh", contextlib.nullcontext)
+    monkeypatch.setattr(tuning, "SHAPES", {"tiny": TINY})
+    monkeypatch.setattr(bench, "measure_ceilings", lambda *_: CEILINGS)
+    monkeypatch.setattr(contestants, "find_truth", lambda problem: truth(problem.dtype))
+    monkeypatch.setattr(contestants, "peers", lambda _: {"plain": plain})
+
+
+def plain(problem, gradient):
+    del gradient
+    return JaxPeer(problem.plain(), "a remark on the peer")
+
+
+def main(*arguments):
+    """The command line's exit status."""
+    return bench.main([*arguments])
