@@ -1,0 +1,1 @@
+"""Small, real training problems on which optimizers are compared."""
