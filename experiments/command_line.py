@@ -39,8 +39,9 @@ def main(
     experiment: str,
     description: str,
     recipes: Mapping[str, Recipe],
-    run: Callable[[str, Any, Options], Path],
+    run: Callable[[str, Any, Any], Path],
     arguments: Sequence[str] | None = None,
+    options: Options | None = None,
 ) -> None:
     """Parse a recipe and its overrides, run, and say where the report is.
 
@@ -52,14 +53,17 @@ def main(
         recipes: name -> recipe; all of one configuration class.
         run: (recipe name, configuration, options) -> path of the report.
         arguments: instead of the process's own, for tests.
+        options: the defaults of where to run, where an experiment has more of them.
     """
     is_process = arguments is None
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    recipe, config, options = _parse(experiment, description, recipes, arguments)
+    recipe, config, chosen = _parse(
+        experiment, description, recipes, arguments, options or Options()
+    )
     # A cluster stops a job with SIGTERM: leave by the same door as Ctrl-C.
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        report = run(recipe, config, options)
+        report = run(recipe, config, chosen)
     except TrellisError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
@@ -98,17 +102,17 @@ def check_seeds(seeds: Sequence[int]) -> None:
             raise ConfigError(f"a seed must lie in 0 to {2**31 - 1}; received {seed}.")
 
 
-def _parse(experiment, description, recipes, arguments) -> tuple[str, Any, Options]:
+def _parse(experiment, description, recipes, arguments, options) -> tuple[str, Any, Any]:
     program = f"python -m experiments.{experiment}"
     if not arguments or arguments[0] not in recipes:
         _explain_recipes(program, description, recipes, arguments)
     recipe = recipes[arguments[0]]
     command_class = dataclasses.make_dataclass(
-        "Command", [("recipe", type(recipe.config)), ("run", Options)], frozen=True
+        "Command", [("recipe", type(recipe.config)), ("run", type(options))], frozen=True
     )
     command = tyro.cli(
         command_class,
-        default=command_class(recipe.config, Options()),
+        default=command_class(recipe.config, options),
         args=arguments[1:],
         prog=f"{program} {arguments[0]}",
         description=f"{description}\n\n{arguments[0]}: {recipe.description}",

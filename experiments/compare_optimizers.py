@@ -1,362 +1,233 @@
-"""Which optimizer trains a small image classifier best when all are tuned equally?
+"""Which optimizer trains best when all are tuned equally, and how sure is that?
 
     python -m experiments.compare_optimizers quick
 
-Every optimizer gets the same number of trials, points of its own search space; the trial with the
-best validation accuracy is trained again with fresh seeds, and only those runs see the test set.
+Every entrant gets the same number of trials, points of its own search space, on each workload and
+for each length of training. The trial with the best validation score is trained again with fresh
+seeds that all entrants share, and only those runs see the test set.
 """
 
 import dataclasses
-import functools
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
-
-import jax
-import jax.numpy as jnp
-import numpy as np
-import optax
+from typing import Any, Literal
 
 from experiments.command_line import Options, Recipe, check_distinct, check_seeds
 from experiments.command_line import main as run_main
-from research import optimizers
-from research.data import image_augment
-from research.data.images import ImageDataset, ImageSplit, load_images
-from research.data.sampler import batch_indices
+from research import comparison, optimizers, workloads
+from research.comparison import FIRST_SEARCH_SEED, Study
 from research.errors import ConfigError
-from research.models.lenet import LeNet
-from research.models.mlp import MLP
-from research.objectives.classification import cross_entropy
-from research.progress import Progress, show_progress
 from research.report import build_report
-from research.runlog import Run, open_run
-from research.sweep import Trial, run_trials
-from research.train import (
-    Diverged,
-    State,
-    evaluate,
-    fit,
-    init_state,
-    make_train_step,
-    padded_batches,
-)
+from research.runlog import open_run
+from research.sweep import Task, run_tasks
+from research.workloads import Workload
 
-_EVALUATION_BATCH = 512
 
-MODELS: Mapping[str, Callable[..., Any]] = {"mlp": MLP, "lenet": LeNet}
+@dataclasses.dataclass(frozen=True)
+class SweepOptions(Options):
+    """Where to run, and on what; these change nothing in the result."""
+
+    backend: Literal["local", "slurm", "ray"] = "local"
+    """What runs the trainings: processes here, a SLURM cluster by submitit, or a Ray cluster."""
+    workers: int | None = None
+    """Processes or jobs at a time; by default as many as this machine has cores."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
     """What is compared, on what, with which budget."""
 
-    data: Literal["digits", "fashion_mnist", "mnist", "cifar10"] = "digits"
-    """Images; digits come with scikit-learn, the others from the data directory."""
-    workloads: tuple[Literal["mlp", "lenet"], ...] = ("mlp", "lenet")
-    """Models that each optimizer trains."""
+    workloads: tuple[str, ...] = ("quadratic_1e2", "digits_mlp", "gru")
+    """Names in research.workloads."""
     optimizers: tuple[str, ...] = ("sgd", "momentum", "rmsprop", "adam", "adamw")
-    """Names in research.optimizers."""
-    trials: int = 10
-    """Points of the search space tried per optimizer and workload."""
-    seeds: tuple[int, ...] = (1, 2, 3)
-    """Seeds that the best trial is trained again with; not the search's."""
-    steps: int = 300
-    """Length of each training."""
-    batch_size: int = 64
-    """Images per step."""
+    """Entrants: names in research.optimizers, each with @schedule if it has one of its own."""
     schedule: str = "cosine"
-    """Learning-rate schedule of all trainings; a name in research.optimizers."""
-    augment: tuple[Literal["flip", "crop", "rotation"], ...] = ()
-    """Random changes of the training images."""
-    evaluate_every: int = 20
-    """Steps between validations, and so the resolution of steps-to-target."""
-    target_accuracy: float = 0.95
-    """Validation accuracy that steps-to-target waits for."""
+    """Learning-rate schedule of entrants that name none."""
+    horizons: tuple[float, ...] = (1.0,)
+    """Lengths of training, as multiples of each workload's usual one; each is tuned by itself."""
+    trials: int = 12
+    """Points of the search space tried per entrant, workload and length."""
+    seeds: tuple[int, ...] = (1, 2, 3, 4, 5)
+    """Seeds that each winner is trained again with; the same for all, and no search's."""
+    evaluations: int = 20
+    """Validations of each training, evenly spread: the resolution of the time to the target."""
+    reference: str = "adamw"
+    """The entrant that others are compared with."""
+    aa_studies: int = 1
+    """Further studies of the reference, compared with it as if they were others (A/A)."""
     search_seed: int = 0
-    """Seed of initialisation, data order and search points in the search."""
+    """Seed of the search points, and of initialisation and data order in the search."""
+    space_version: int = optimizers.NEWEST_VERSION
+    """Version of the search spaces."""
 
     def __post_init__(self):
         """Refuse what cannot be run."""
-        for name in ("trials", "steps", "batch_size", "evaluate_every"):
+        for name in ("trials", "evaluations"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1; received {getattr(self, name)}.")
-        for name in ("workloads", "optimizers", "seeds"):
+        if self.aa_studies < 0:
+            raise ConfigError(f"aa_studies must be at least 0; received {self.aa_studies}.")
+        for name in ("workloads", "optimizers", "horizons", "seeds"):
             check_distinct(name, getattr(self, name))
         check_seeds((self.search_seed, *self.seeds))
-        if not 0 < self.target_accuracy <= 1:
+        if max(self.seeds) >= FIRST_SEARCH_SEED:
             raise ConfigError(
-                f"target_accuracy must lie in (0, 1]; received {self.target_accuracy}."
+                f"seeds must be below {FIRST_SEARCH_SEED}, as searches use those above; "
+                f"received {max(self.seeds)}."
             )
-        optimizers.find_schedule(self.schedule)
-        if self.search_seed in self.seeds:
-            raise ConfigError(
-                f"seeds must be fresh, but {self.search_seed} is also the search_seed: the final "
-                "runs would repeat the run they were chosen by."
-            )
+        if min(self.horizons) <= 0:
+            raise ConfigError(f"horizons must be above zero; received {self.horizons}.")
+        for name in self.workloads:
+            workloads.check_name(name)
+        found = [comparison.entrant(name, self.schedule) for name in self.optimizers]
+        check_distinct("optimizers, with their schedules,", found)
         for name in self.optimizers:
-            optimizers.find(name)
+            optimizers.find(name.partition("@")[0], self.space_version)
+        if self.reference not in self.optimizers:
+            raise ConfigError(
+                f"reference must be one of the optimizers, {', '.join(self.optimizers)}; received "
+                f"{self.reference!r}. Add it to --optimizers or name another with --reference."
+            )
 
 
 RECIPES = {
-    "quick": Recipe("2 minutes on 2 cores; 5 optimizers, MLP and LeNet, digits >= 95 %", Config()),
+    "quick": Recipe("2 minutes on 2 cores; 5 optimizers, 3 workloads", Config()),
     "standard": Recipe(
-        "15 minutes on 2 cores; 7 optimizers, 20 trials and 5 seeds each",
+        "30 minutes on 2 cores; 10 entrants, 4 workloads, 2 lengths",
         Config(
-            optimizers=("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw"),
-            trials=20,
-            seeds=(1, 2, 3, 4, 5),
-            steps=600,
+            workloads=("quadratic_1e2", "digits_mlp", "gru", "char_lm"),
+            optimizers=(
+                "sgd",
+                "momentum",
+                "rmsprop",
+                "adam",
+                "adamw",
+                "muon",
+                "soap",
+                "momentum@step",
+                "adam@constant",
+                "adam@wsd",
+            ),
+            horizons=(0.5, 1.0),
+            trials=16,
+            seeds=tuple(range(1, 11)),
+            aa_studies=2,
+        ),
+    ),
+    "full": Recipe(
+        "every optimizer on every workload",
+        Config(
+            workloads=workloads.NAMES,
+            optimizers=(*optimizers.OPTIMIZERS,),
+            horizons=(0.5, 1.0, 2.0),
+            trials=64,
+            seeds=tuple(range(1, 21)),
+            aa_studies=4,
         ),
     ),
 }
 
 
-class Workload(NamedTuple):
-    """A model on a dataset as jitted functions that every optimizer shares.
-
-    ``init(key)`` -> params; ``apply(params, batch, key)`` -> logits of augmented images;
-    ``measure(params, batch)`` -> loss and accuracy per image; ``predict(params, batch)`` ->
-    classes.
-    """
-
-    init: Callable[..., Any]
-    apply: Callable[..., jax.Array]
-    measure: Callable[..., dict[str, jax.Array]]
-    predict: Callable[..., jax.Array]
-
-
-def make_workload(name: str, dataset: ImageDataset, config: Config) -> Workload:
-    """Compile-once functions of a named model."""
-    model = MODELS[name](classes=len(dataset.classes))
-
-    def logits(params, images):
-        return model.apply({"params": params}, images)
-
-    def init(key):
-        return model.init(key, dataset.normalise(jnp.asarray(dataset.train.images[:1])))["params"]
-
-    def apply(params, batch, key):
-        images = _augment(key, dataset.normalise(batch["images"]), config.augment)
-        return logits(params, images)
-
-    def measure(params, batch):
-        outputs = logits(params, dataset.normalise(batch["images"]))
-        losses = optax.softmax_cross_entropy_with_integer_labels(outputs, batch["labels"])
-        return {"loss": losses, "accuracy": jnp.argmax(outputs, axis=-1) == batch["labels"]}
-
-    def predict(params, batch):
-        return jnp.argmax(logits(params, dataset.normalise(batch["images"])), axis=-1)
-
-    return Workload(jax.jit(init), apply, jax.jit(measure), jax.jit(predict))
+def studies(config: Config, loaded: Mapping[str, Workload]) -> list[Study]:
+    """All studies of a comparison: workload by workload, the reference's further ones last."""
+    made = []
+    for name in config.workloads:
+        for steps, every in horizons(config, loaded[name]):
+            numbered = [(entrant, 0) for entrant in config.optimizers]
+            numbered += [(config.reference, 1 + k) for k in range(config.aa_studies)]
+            for text, number in numbered:
+                entrant = comparison.entrant(text, config.schedule)
+                task = Task(
+                    workload=name,
+                    sha256=loaded[name].sha256,
+                    optimizer=entrant.optimizer,
+                    space_version=config.space_version,
+                    schedule=entrant.schedule,
+                    steps=steps,
+                    evaluate_every=every,
+                )
+                made.append(Study(task, number))
+    return made
 
 
-def build_optimizer(name: str, hyperparameters: Mapping[str, Any], config: Config):
-    """The optimizer with its learning-rate schedule; hyperparameters may be traced."""
-    return optimizers.build_scheduled(
-        optimizers.find(name), hyperparameters, config.schedule, config.steps
-    )
+def horizons(config: Config, workload: Workload) -> list[tuple[int, int]]:
+    """Lengths of training in steps, and the steps between validations, which divide them."""
+    lengths = []
+    for multiple in config.horizons:
+        every = max(1, round(multiple * workload.steps / config.evaluations))
+        lengths.append((every * config.evaluations, every))
+    return lengths
 
 
-def make_step(workload: Workload, optimizer: str, config: Config) -> Callable[..., Any]:
-    """One jitted step for all trials of an optimizer: hyperparameters are an argument."""
-
-    def loss(outputs, batch):
-        return cross_entropy(outputs, batch["labels"])
-
-    @functools.partial(jax.jit, donate_argnums=0)
-    def step(state, batch, key, hyperparameters):
-        transformation = build_optimizer(optimizer, hyperparameters, config)
-        return make_train_step(workload.apply, loss, transformation)(state, batch, key)
-
-    return step
-
-
-def _augment(key, images, names):
-    if not names:
-        return images
-    keys = dict(zip(("flip", "crop", "rotation"), jax.random.split(key, 3), strict=True))
-    if "flip" in names:
-        images = image_augment.random_flip(keys["flip"], images)
-    if "crop" in names:
-        padding = max(1, images.shape[1] // 8)
-        images = image_augment.random_crop(keys["crop"], images, padding)
-    if "rotation" in names:
-        images = image_augment.random_rotation(keys["rotation"], images, 10.0)
-    return images
-
-
-def train_trial(
-    trial: Trial,
-    workload: Workload,
-    compiled_step: Callable[..., Any],
-    dataset: ImageDataset,
-    config: Config,
-    run: Run,
-    progress: Progress,
-) -> dict[str, Any]:
-    """Train once and measure; only final trials touch the test set."""
-    seed = trial.settings["seed"]
-    hyperparameters = {
-        name: jnp.float32(value) for name, value in trial.settings["hyperparameters"].items()
-    }
-    init_key, train_key = jax.random.split(jax.random.key(seed))
-    evaluations: list[dict[str, float]] = []
-
-    def batches(step):
-        index = batch_indices(seed, step, len(dataset.train.labels), config.batch_size)
-        return {"images": dataset.train.images[index], "labels": dataset.train.labels[index]}
-
-    def step(state, batch, key):
-        return compiled_step(state, batch, key, hyperparameters)
-
-    def evaluated(state: State) -> Any:
-        return optimizers.find(trial.settings["optimizer"]).evaluated(state.opt_state, state.params)
-
-    def on_evaluate(state: State, train_loss: float) -> None:
-        values = evaluate(workload.measure, evaluated(state), _all_of(dataset.validation))
-        if not math.isfinite(values["loss"]):
-            raise Diverged(int(state.step))
-        evaluations.append({"step": int(state.step), **values})
-        run.log(
-            trial.name,
-            int(state.step),
-            train_loss=train_loss,
-            validation_loss=values["loss"],
-            validation_accuracy=values["accuracy"],
-        )
-
-    optimizer = build_optimizer(trial.settings["optimizer"], hyperparameters, config)
-    state = fit(
-        step,
-        init_state(workload.init(init_key), optimizer),
-        batches,
-        key=train_key,
-        steps=config.steps,
-        evaluate_every=config.evaluate_every,
-        on_evaluate=on_evaluate,
-        on_step=progress.step,
-    )
-    reached = [e["step"] for e in evaluations if e["accuracy"] >= config.target_accuracy]
-    result = {
-        "validation_accuracy": evaluations[-1]["accuracy"],
-        "validation_loss": evaluations[-1]["loss"],
-        "steps_to_target": min(reached, default=None),
-        "steps": config.steps,
-    }
-    if trial.settings["phase"] == "final":
-        result |= _test(workload, evaluated(state), dataset)
-    return result
-
-
-def _all_of(split: ImageSplit):
-    return padded_batches({"images": split.images, "labels": split.labels}, _EVALUATION_BATCH)
-
-
-def _test(workload: Workload, params: Any, dataset: ImageDataset) -> dict[str, Any]:
-    values = evaluate(workload.measure, params, _all_of(dataset.test))
-    confusion = np.zeros((len(dataset.classes), len(dataset.classes)), np.int64)
-    for batch, valid in _all_of(dataset.test):
-        predicted = np.asarray(workload.predict(params, batch))
-        np.add.at(confusion, (batch["labels"][valid], predicted[valid]), 1)
-    return {
-        "test_accuracy": values["accuracy"],
-        "test_loss": values["loss"],
-        "confusion": confusion.tolist(),
-    }
-
-
-def search_trials(workload: str, optimizer: str, config: Config) -> list[Trial]:
-    """The search of one optimizer on one workload: equal in number for all."""
-    points = optimizers.draw_trials(
-        optimizers.find(optimizer).space, config.trials, seed=config.search_seed
-    )
-    return [
-        Trial(
-            f"{workload}/{optimizer}/search-{index:02d}",
-            {
-                "workload": workload,
-                "optimizer": optimizer,
-                "phase": "search",
-                "index": index,
-                "seed": config.search_seed,
-                "hyperparameters": hyperparameters,
-            },
-            config.steps,
-        )
-        for index, hyperparameters in enumerate(points)
-    ]
-
-
-def final_trials(search_records: list[dict[str, Any]], config: Config) -> list[Trial]:
-    """The best search trial again, with seeds the search never used; none if all diverged."""
-    finished = [record for record in search_records if record["status"] == "finished"]
-    if not finished:
-        return []
-
-    def rank(record):
-        return record["result"]["validation_accuracy"], -record["result"]["validation_loss"]
-
-    settings = max(finished, key=rank)["settings"]
-    return [
-        Trial(
-            f"{settings['workload']}/{settings['optimizer']}/final-{seed:02d}",
-            settings | {"phase": "final", "seed": seed},
-            config.steps,
-        )
-        for seed in config.seeds
-    ]
-
-
-def run(recipe: str, config: Config, options: Options) -> Path:
+def run(recipe: str, config: Config, options: SweepOptions) -> Path:
     """Run or resume the comparison; returns the path of the report."""
-    dataset = load_images(config.data, options.data_dir)
-    cells = len(config.workloads) * len(config.optimizers)
-    total = cells * (config.trials + len(config.seeds)) * config.steps
-    spaces = {
-        name: {key: bounds._asdict() for key, bounds in optimizers.find(name).space.items()}
-        for name in config.optimizers
-    }
-    data = {
-        "name": dataset.name,
-        "source": dataset.source,
-        "sha256": dataset.sha256,
-        "classes": dataset.classes,
-    }
-    with (
-        open_run(
-            options.out,
-            experiment="compare_optimizers",
-            recipe=recipe,
-            config=dataclasses.asdict(config) | {"search_spaces": spaces},
-            data=data,
-            seeds=[config.search_seed, *config.seeds],
-            fresh=options.fresh,
-        ) as run_,
-        show_progress("Comparing optimizers", total) as progress,
-    ):
-        for name in config.workloads:
-            workload = make_workload(name, dataset, config)
-            for optimizer in config.optimizers:
-                step = make_step(workload, optimizer, config)
+    loaded = {name: workloads.load(name, options.data_dir) for name in config.workloads}
+    with open_run(
+        options.out,
+        experiment="compare_optimizers",
+        recipe=recipe,
+        config=described(config, loaded),
+        data={name: workload.sha256 for name, workload in loaded.items()},
+        seeds=[config.search_seed, *config.seeds],
+        fresh=options.fresh,
+    ) as run_:
+        made = studies(config, loaded)
 
-                def execute(trial, workload=workload, step=step):
-                    return train_trial(trial, workload, step, dataset, config, run_, progress)
+        def execute(trainings, title):
+            return run_tasks(
+                run_.path,
+                trainings,
+                title=title,
+                backend=options.backend,
+                workers=options.workers,
+                data_dir=options.data_dir,
+            )
 
-                search = run_trials(run_, search_trials(name, optimizer, config), execute, progress)
-                finals = final_trials(search, config)
-                run_trials(run_, finals, execute, progress)
-                progress.skip((len(config.seeds) - len(finals)) * config.steps)
+        searches = {
+            study: comparison.search(study, trials=config.trials, seed=config.search_seed)
+            for study in made
+        }
+        rows = execute([t for own in searches.values() for t in own], "Searching")
+        finals = []
+        for study, own in searches.items():
+            searched = [rows[training.key()] for training in own]
+            finals += comparison.final(study, searched, config.seeds)
+        execute(finals, "Training winners with fresh seeds")
         return build_report(run_.path)
+
+
+def described(config: Config, loaded: Mapping[str, Workload]) -> dict[str, Any]:
+    """The configuration with what a report must know of workloads and optimizers."""
+    names = dict.fromkeys(name.partition("@")[0] for name in config.optimizers)
+    entries = {name: optimizers.find(name, config.space_version) for name in names}
+    return dataclasses.asdict(config) | {
+        "horizons": {
+            name: [steps for steps, _ in horizons(config, workload)]
+            for name, workload in loaded.items()
+        },
+        "targets": {name: workload.target for name, workload in loaded.items()},
+        "metrics": {name: workload.metric for name, workload in loaded.items()},
+        "descriptions": {name: workload.description for name, workload in loaded.items()},
+        "held_out": [name for name in config.workloads if name in workloads.VARIANTS],
+        "search_spaces": {
+            name: {key: bounds._asdict() for key, bounds in entry.space.items()}
+            for name, entry in entries.items()
+        },
+        "papers": {name: entry.paper for name, entry in entries.items()},
+    }
 
 
 def main() -> None:
     """Command line."""
     run_main(
         "compare_optimizers",
-        "Compare optimizers on image classification under equal tuning budgets.",
+        "Compare optimizers on small real problems under equal tuning budgets.\n\n"
+        f"Workloads: {', '.join(workloads.NAMES)}.\n\n"
+        f"Optimizers: {', '.join(optimizers.OPTIMIZERS)}.\n\n"
+        f"Schedules: {', '.join(optimizers.SCHEDULES)}.",
         RECIPES,
         run,
+        options=SweepOptions(),
     )
 
 
