@@ -72,6 +72,10 @@ class Progress:
         self._before += steps
         self._show()
 
+    def say(self, text: str) -> None:
+        """Print a line above the bars, or among the lines."""
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
     def _left(self) -> str:
         if self._timed_steps == 0:
             return ""

@@ -58,5 +58,28 @@ class Training:
             >>> len(one.key()), one.key() == other.key()
             (16, False)
         """
-        text = json.dumps(self.settings(), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return key_of(self.settings())
+
+
+def key_of(settings: Mapping[str, Any]) -> str:
+    """The key of a training with these settings, in whatever order they come.
+
+    Example:
+        >>> key_of({"a": 1, "b": 2}) == key_of({"b": 2, "a": 1})
+        True
+    """
+    text = json.dumps(settings, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def training_of(settings: Mapping[str, Any]) -> Training:
+    """The training that has these settings.
+
+    Example:
+        >>> task = Task("digits_mlp", "ab", "sgd", 2, "cosine", 100, 10)
+        >>> training = Training(task, "search", 0, 3, 7, {"learning_rate": 0.1})
+        >>> training_of(training.settings()) == training
+        True
+    """
+    own = {name: value for name, value in settings.items() if name not in Task._fields}
+    return Training(Task(**{name: settings[name] for name in Task._fields}), **own)

@@ -1,0 +1,138 @@
+"""What a worker does with a chunk; every backend runs this one function.
+
+Execution is at least once: a chunk that was cut short is given out again. Results are exactly once:
+rows that are there are kept, and a group of trainings that share a call is run whole or not at all.
+"""
+
+import functools
+import importlib
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from research.errors import DataError
+from research.sweep.chunks import Chunk, Plan, chunk_of, groups_of
+from research.sweep.meter import metered
+from research.sweep.planner import choose
+from research.sweep.program import Data, Program, make_program, put_on_device, sizes, train
+from research.sweep.store import append_line, store_of
+from research.sweep.training import Task
+from research.workloads.workload import Workload
+
+
+def execute(
+    chunk: Chunk | Mapping[str, Any], run_path: Path | str, data_dir: Path | str | None
+) -> dict[str, Any]:
+    """Run the trainings of a chunk that have no row yet, or choose a plan where it has none.
+
+    Args:
+        chunk: or what its ``to_json`` gave.
+        run_path: the run directory, which gets the rows and a line in timings.jsonl.
+        data_dir: where workloads find their data.
+
+    Returns:
+        {"plan": ...} of a chunk without one, else the line for timings.jsonl.
+
+    Raises:
+        DataError: the workload's data are not those that the task names.
+    """
+    if not isinstance(chunk, Chunk):
+        chunk = chunk_of(dict(chunk))
+    place = None if data_dir is None else str(data_dir)
+    return _plan(chunk, place) if chunk.plan is None else _train(chunk, Path(run_path), place)
+
+
+def _plan(chunk: Chunk, data_dir: str | None) -> dict[str, Any]:
+    workload, data = _load(chunk.loader, chunk.task, data_dir)
+    choice = choose(workload, data, chunk.task, chunk.trainings, chunk.trial_steps)
+    _keep(_program_key(chunk, choice.plan, data_dir), choice.program)
+    return {"plan": choice.record(chunk.trial_steps, len(chunk.trainings))}
+
+
+def _train(chunk: Chunk, run_path: Path, data_dir: str | None) -> dict[str, Any]:
+    plan, store = chunk.plan, store_of(run_path)
+    assert plan is not None
+    with metered() as spent:
+        workload, data = _load(chunk.loader, chunk.task, data_dir)
+        program = _program(chunk, plan, workload, data_dir)
+        committed, steps = [], 0
+        for group in groups_of(plan, chunk.trainings):
+            if not store.missing(training.key() for training in group):
+                continue
+            rows, taken = train(program, workload, data, plan, group)
+            committed += [row["key"] for row in rows if store.commit(row)]
+            steps += taken
+    record = {
+        "task": chunk.task._asdict(),
+        "plan": plan._asdict(),
+        "rows": committed,
+        "seconds": round(spent.seconds, 4),
+        "cpu_seconds": round(spent.cpu_seconds, 4),
+        "compile_seconds": round(spent.compile_seconds, 4),
+        "steps": steps,
+        **sizes(program, plan, chunk.trainings[0]),
+    }
+    if steps:
+        append_line(run_path / "timings.jsonl", record)
+    return record
+
+
+@functools.lru_cache(maxsize=2)
+def _loaded(loader: str, name: str, data_dir: str | None) -> tuple[Workload, Data]:
+    module, _, function = loader.partition(":")
+    load: Callable[..., Workload] = getattr(importlib.import_module(module), function)
+    workload = load(name, data_dir)
+    return workload, put_on_device(workload)
+
+
+def _load(loader: str, task: Task, data_dir: str | None) -> tuple[Workload, Data]:
+    workload, data = _loaded(loader, task.workload, data_dir)
+    if workload.sha256 != task.sha256:
+        raise DataError(
+            f"the data of {task.workload} must have the sha256 {task.sha256}, as when the run was "
+            f"begun; they have {workload.sha256}. Give the same data directory as then, or start "
+            "anew with --fresh."
+        )
+    return workload, data
+
+
+# Compiled programs are kept by the process that compiled them: the final runs follow their search.
+_PROGRAMS: dict[tuple[Any, ...], Program] = {}
+_MOST_PROGRAMS = 8
+
+
+def _program_key(chunk: Chunk, plan: Plan, data_dir: str | None) -> tuple[Any, ...]:
+    return chunk.loader, chunk.task, plan, data_dir
+
+
+def _program(chunk: Chunk, plan: Plan, workload: Workload, data_dir: str | None) -> Program:
+    key = _program_key(chunk, plan, data_dir)
+    program = _PROGRAMS.get(key)
+    if program is None:
+        program = make_program(workload, chunk.task, plan)
+    return _keep(key, program)
+
+
+def _keep(key: tuple[Any, ...], program: Program) -> Program:
+    """Remember it as the last used, and forget the one used longest ago."""
+    _PROGRAMS.pop(key, None)
+    _PROGRAMS[key] = program
+    while len(_PROGRAMS) > _MOST_PROGRAMS:
+        del _PROGRAMS[next(iter(_PROGRAMS))]
+    return program
+
+
+def worker_environment(platforms: str | None) -> dict[str, str]:
+    """What a worker needs in its environment before JAX starts there.
+
+    On a CPU, one thread: as many workers as cores use all of them, without waiting for each other,
+    and the bits of a row do not depend on the number of cores.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    if "xla_cpu_multi_thread_eigen" not in flags:
+        flags = f"{flags} --xla_cpu_multi_thread_eigen=false".strip()
+    threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NPROC")
+    environment = {name: "1" for name in threads}
+    environment |= {"XLA_FLAGS": flags, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    return environment | ({"JAX_PLATFORMS": platforms} if platforms else {})

@@ -1,0 +1,190 @@
+"""Which way of running the trainings of a task is fastest here: timed for a few windows of each.
+
+What counts is the time for all the work: compilation and steps, with the rows that fill up calls.
+Measuring is work too, so it may take a fifth of what the scan, which is timed first, would take for
+everything; what does not fit is not tried, and the record says so.
+"""
+
+import math
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+from research.sweep.chunks import Plan
+from research.sweep.meter import metered
+from research.sweep.program import Data, Program, make_program, start, window_indices
+from research.sweep.training import Task, Training
+from research.workloads.workload import Workload
+
+_SHARE = 0.2  # of the work that measuring for it may take
+_MOST_ROWS = 10
+_ENOUGH_SECONDS = 0.3
+_MOST_REPEATS = 5
+
+
+class Timing(NamedTuple):
+    """What one way of running costs."""
+
+    plan: Plan
+    seconds_per_step: float  # of one training
+    compile_seconds: float
+
+    def total(self, trial_steps: int, trainings: int) -> float:
+        """Seconds for so many steps of single trainings, which come so many at a time.
+
+        Example:
+            >>> Timing(Plan("vmap", 4, 4), 0.1, 2.0).total(600, trainings=6)
+            82.0
+        """
+        filled = math.ceil(trainings / self.plan.chunk) * self.plan.chunk / trainings
+        return self.compile_seconds + trial_steps * filled * self.seconds_per_step
+
+
+class Choice(NamedTuple):
+    """The plan, what was measured of each, and what was not tried, with the reason."""
+
+    plan: Plan
+    timings: tuple[Timing, ...]
+    untried: tuple[tuple[Plan, str], ...]
+    program: Program
+
+    def record(self, trial_steps: int, trainings: int) -> dict[str, Any]:
+        """As plain values, for plan.json."""
+        measured = [
+            {
+                **timing.plan._asdict(),
+                "seconds_per_trial_step": timing.seconds_per_step,
+                "compile_seconds": round(timing.compile_seconds, 3),
+                "total_seconds": round(timing.total(trial_steps, trainings), 3),
+            }
+            for timing in self.timings
+        ]
+        untried = [{**plan._asdict(), "not_tried": reason} for plan, reason in self.untried]
+        best = next(timing for timing in self.timings if timing.plan == self.plan)
+        return {
+            **self.plan._asdict(),
+            "seconds_per_trial_step": best.seconds_per_step,
+            "compile_seconds": round(best.compile_seconds, 3),
+            "trial_steps": trial_steps,
+            "trainings": trainings,
+            "why": [*measured, *untried],
+        }
+
+
+def rows_for(trainings: int) -> int:
+    """How many trainings a call takes: up to ten, with the fewest rows that only fill up.
+
+    Example:
+        >>> [rows_for(trainings) for trainings in (1, 3, 10, 20, 21, 64)]
+        [1, 3, 10, 10, 7, 8]
+    """
+    most = min(trainings, _MOST_ROWS)
+    least = math.ceil(most / 2)
+    return min(range(most, least - 1, -1), key=lambda rows: -trainings % rows)
+
+
+def candidates(trainings: int) -> list[Plan]:
+    """The ways to run so many trainings, the likeliest to win first.
+
+    Example:
+        >>> [f"{mode} {chunk}/{group}" for mode, chunk, group in candidates(8)]
+        ['scan 1/1', 'vmap 8/8', 'step 1/1', 'chunked 8/4', 'chunked 8/2', 'map 8/1']
+    """
+    rows = rows_for(trainings)
+    if rows == 1:
+        return [Plan("scan"), Plan("step")]
+    divisors = [group for group in range(rows // 2, 1, -1) if rows % group == 0]
+    return [
+        Plan("scan"),
+        Plan("vmap", rows, rows),
+        Plan("step"),
+        *(Plan("chunked", rows, group) for group in divisors),
+        Plan("map", rows, 1),
+    ]
+
+
+def choose(
+    workload: Workload,
+    data: Data,
+    task: Task,
+    trainings: Sequence[Training],
+    trial_steps: int,
+    *,
+    share: float = _SHARE,
+) -> Choice:
+    """Measure and choose.
+
+    Args:
+        workload: of the task.
+        data: its arrays.
+        task: what is planned for.
+        trainings: of the task, as many as are run at a time; the first are what is measured.
+        trial_steps: the work to plan for, in steps of one training.
+        share: of the time for that work, how much the measurements may take; infinite to try all.
+    """
+    number = len(trainings)
+    first, *others = candidates(number)
+    timing, best_program = measure(workload, data, task, first, trainings)
+    timings, untried = [timing], []
+    left = share * timing.total(trial_steps, number)
+    for plan in others:
+        expected = _cost_of_trying(timings[0], plan, task)
+        if expected > left:
+            reason = f"trying takes about {expected:.1f} s, of {max(0.0, left):.1f} s to spend"
+            untried.append((plan, reason))
+            continue
+        began = time.perf_counter()
+        timing, program = measure(workload, data, task, plan, trainings)
+        left -= time.perf_counter() - began
+        if timing.total(trial_steps, number) < min(t.total(trial_steps, number) for t in timings):
+            best_program = program
+        timings.append(timing)
+    best = min(timings, key=lambda timing: timing.total(trial_steps, number))
+    return Choice(best.plan, tuple(timings), tuple(untried), best_program)
+
+
+def _cost_of_trying(scan: Timing, plan: Plan, task: Task) -> float:
+    """Seconds: compilation about as long as the scan's, and two windows."""
+    steps = 2 * plan.chunk * task.evaluate_every
+    return scan.compile_seconds + steps * scan.seconds_per_step
+
+
+def measure(
+    workload: Workload, data: Data, task: Task, plan: Plan, trainings: Sequence[Training]
+) -> tuple[Timing, Program]:
+    """Seconds of one plan, evaluation included: the median of a few windows, or a slow one's."""
+    program = make_program(workload, task, plan)
+    running = windows(program, workload, data, plan, trainings[: plan.chunk])
+    with metered() as spent:
+        next(running)
+    seconds = [spent.running]
+    compile_seconds = spent.compile_seconds
+    while sum(seconds) < _ENOUGH_SECONDS and len(seconds) <= _MOST_REPEATS:
+        began = time.perf_counter()
+        next(running)
+        seconds.append(time.perf_counter() - began)
+    # The first call waits for more than what counts as compilation.
+    window = statistics.median(seconds[1:] or seconds)
+    per_step = window / (plan.chunk * task.evaluate_every)
+    return Timing(plan, per_step, compile_seconds), program
+
+
+def windows(
+    program: Program,
+    workload: Workload,
+    data: Data,
+    plan: Plan,
+    trainings: Sequence[Training],
+) -> Iterator[None]:
+    """Advance trainings by a window at a time; past the end they begin again."""
+    task = trainings[0].task
+    while True:
+        running = start(program, plan, trainings)
+        for window in range(task.steps // task.evaluate_every):
+            indices = window_indices(workload, task, plan, trainings, window)
+            running, losses, sums = program.advance(data, running, indices)
+            jax.device_get((losses, sums))
+            yield

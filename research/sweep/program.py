@@ -1,0 +1,299 @@
+"""One compiled program for all trainings of a task: hyperparameters, seeds and data are arguments.
+
+Axes: R trainings in one call, W steps between evaluations (a window), B examples of a batch, N
+batches of the validation or test split.
+
+A call advances R trainings by a window and evaluates them; Python sees losses once a window, and
+stops when no training goes on. The modes differ in what becomes of the axis R, and in ``step`` in
+where the loop over steps is.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from research.data.sampler import batch_indices
+from research.errors import ConfigError, DataError
+from research.optimizers import build_scheduled, find
+from research.sweep.chunks import Plan
+from research.sweep.curve import Curve
+from research.sweep.store import Row
+from research.sweep.training import Task, Training
+from research.train import State, init_state, make_train_step, padded_batches
+from research.workloads.workload import Workload
+
+_EVALUATION_BATCH = 256
+
+Hyperparameters = Mapping[str, Float[Array, "*R"]]
+
+
+class Split(NamedTuple):
+    """A split in batches of one shape, on the device; ``valid`` says which examples are real."""
+
+    batches: Mapping[str, Array]  # (N, B, ...) each
+    valid: Bool[Array, "N B"]
+
+
+class Data(NamedTuple):
+    """The arrays of a workload, on the device."""
+
+    train: Mapping[str, Array]  # (examples, ...) each
+    validation: Split
+    test: Split
+
+
+class Trainings(NamedTuple):
+    """R trainings on the way."""
+
+    states: State  # a leading axis R on every array
+    keys: Key[Array, " R"]
+    hyperparameters: Hyperparameters
+
+
+class Program(NamedTuple):
+    """What a task compiles to.
+
+    ``begin(hyperparameters, seeds)`` -> Trainings; ``advance(data, trainings, indices (R, W, B))``
+    -> the same W steps later, losses (R, W), and the sums over each validation batch,
+    {"loss": (R, N), "score": (R, N)}; ``test(data, trainings)`` -> the same for the test split.
+    """
+
+    begin: Callable[[Hyperparameters, Int[Array, " R"]], Trainings]
+    advance: Callable[..., tuple[Trainings, Array, Mapping[str, Array]]]
+    test: Callable[[Data, Trainings], Mapping[str, Array]]
+
+
+def put_on_device(workload: Workload) -> Data:
+    """The arrays of a workload where programs take them from."""
+    train = {name: jnp.asarray(array) for name, array in workload.train.items()}
+    return Data(train, _split(workload.validation), _split(workload.test))
+
+
+def _split(examples: Mapping[str, np.ndarray]) -> Split:
+    size = len(next(iter(examples.values())))
+    if size == 0:
+        raise DataError("a split must have at least one example to be evaluated on; it has none.")
+    number = math.ceil(size / _EVALUATION_BATCH)
+    batches, valid = zip(*padded_batches(examples, math.ceil(size / number)), strict=True)
+    stacked = {name: jnp.asarray(np.stack([b[name] for b in batches])) for name in examples}
+    return Split(stacked, jnp.asarray(np.stack(valid)))
+
+
+def make_program(workload: Workload, task: Task, plan: Plan) -> Program:
+    """The program of a task, compiled at its first call.
+
+    Args:
+        workload: that of the task.
+        task: with ``steps`` a multiple of ``evaluate_every``.
+        plan: how its trainings are run.
+
+    Raises:
+        ConfigError: an unknown optimizer or schedule, or windows that do not fill the steps.
+    """
+    if task.evaluate_every < 1 or task.steps < 1 or task.steps % task.evaluate_every:
+        raise ConfigError(
+            "steps must be a positive multiple of evaluate_every; received "
+            f"steps={task.steps}, evaluate_every={task.evaluate_every}."
+        )
+    plan.checked()
+    entry = find(task.optimizer, task.space_version)
+
+    def optimizer(hyperparameters):
+        return build_scheduled(entry, hyperparameters, task.schedule, task.steps)
+
+    def begin(hyperparameters, seed) -> Trainings:
+        init_key, train_key = jax.random.split(jax.random.key(seed))
+        state = init_state(workload.init(init_key), optimizer(hyperparameters))
+        return Trainings(state, train_key, hyperparameters)
+
+    def step(data: Data, training: Trainings, index):
+        def apply(params, batch, key):
+            return workload.loss(params, batch, key)
+
+        batch = {
+            name: array.at[index].get(mode="promise_in_bounds")
+            for name, array in data.train.items()
+        }
+        take = make_train_step(apply, _itself, optimizer(training.hyperparameters))
+        state, metrics = take(training.states, batch, training.keys)
+        return training._replace(states=state), metrics["loss"]
+
+    def evaluate(split: Split, training: Trainings):
+        params = entry.evaluated(training.states.opt_state, training.states.params)
+
+        def sums(batch_and_valid):
+            batch, valid = batch_and_valid
+            values = workload.measure(params, batch)
+            return {
+                name: jnp.sum(jnp.where(valid, values[name].astype(jnp.float32), 0))
+                for name in ("loss", "score")
+            }
+
+        return jax.lax.map(sums, tuple(split))
+
+    def window(data: Data, training: Trainings, indices):
+        training, losses = jax.lax.scan(functools.partial(step, data), training, indices)
+        return training, losses, evaluate(data.validation, training)
+
+    def test(data: Data, training: Trainings):
+        return evaluate(data.test, training)
+
+    if plan.mode == "step":
+        advance = _step_by_step(step, evaluate)
+    else:
+        rows = _rows(window, plan)
+        advance = jax.jit(rows, donate_argnums=1)
+    return Program(
+        jax.jit(lambda *arguments: jax.lax.map(lambda one: begin(*one), arguments)),
+        advance,
+        jax.jit(_rows(test, plan)),
+    )
+
+
+def _itself(loss, batch):
+    del batch
+    return loss
+
+
+def _rows(function: Callable, plan: Plan) -> Callable:
+    """A function of (data, one training, ...) -> that of R trainings, as the plan says."""
+
+    def rows(data: Data, *arguments):
+        if plan.mode in ("step", "scan"):
+            return _lead(function(data, *_first(arguments)))
+        if plan.mode == "vmap":
+            return jax.vmap(functools.partial(function, data))(*arguments)
+        each = lambda one: function(data, *one)  # noqa: E731
+        return jax.lax.map(each, arguments, batch_size=plan.group if plan.group > 1 else None)
+
+    return rows
+
+
+def _step_by_step(step: Callable, evaluate: Callable) -> Callable:
+    """A window as a loop in Python over a compiled step of one training."""
+
+    @functools.partial(jax.jit, donate_argnums=1)
+    def compiled(data: Data, training: Trainings, index):
+        return _lead(step(data, _first(training), index))
+
+    @jax.jit
+    def evaluated(data: Data, training: Trainings):
+        return _lead(evaluate(data.validation, _first(training)))
+
+    def advance(data: Data, training: Trainings, indices):
+        losses = []
+        for index in indices[0]:
+            training, loss = compiled(data, training, index)
+            losses.append(loss)
+        return training, np.stack(jax.device_get(losses), axis=1), evaluated(data, training)
+
+    return advance
+
+
+def _first(tree: Any) -> Any:
+    return jax.tree.map(lambda array: array[0], tree)
+
+
+def _lead(tree: Any) -> Any:
+    return jax.tree.map(lambda array: array[None], tree)
+
+
+def start(program: Program, plan: Plan, trainings: Sequence[Training]) -> Trainings:
+    """The first state of up to ``plan.chunk`` trainings; the last is repeated to fill a call."""
+    filled = _filled(plan, trainings)
+    names = sorted(filled[0].hyperparameters)
+    hyperparameters = {
+        name: np.array([training.hyperparameters[name] for training in filled], np.float32)
+        for name in names
+    }
+    return program.begin(hyperparameters, np.array([t.seed for t in filled], np.uint32))
+
+
+def window_indices(
+    workload: Workload, task: Task, plan: Plan, trainings: Sequence[Training], window: int
+) -> Int[np.ndarray, "R W B"]:
+    """The examples of each batch of a window, as the sampler draws them by seed and step."""
+    size = len(next(iter(workload.train.values())))
+    shape = (task.evaluate_every, workload.batch_size)
+    by_seed = {
+        # W batches in a row are one batch of W times as many examples.
+        seed: batch_indices(seed, window, size, math.prod(shape)).reshape(shape)
+        for seed in {training.seed for training in trainings}
+    }
+    filled = _filled(plan, trainings)
+    return np.stack([by_seed[training.seed] for training in filled]).astype(np.int32)
+
+
+def _filled(plan: Plan, trainings: Sequence[Training]) -> list[Training]:
+    return [*trainings, *([trainings[-1]] * (plan.chunk - len(trainings)))]
+
+
+def train(
+    program: Program,
+    workload: Workload,
+    data: Data,
+    plan: Plan,
+    trainings: Sequence[Training],
+) -> tuple[list[Row], int]:
+    """Run up to ``plan.chunk`` trainings of one task from start to end.
+
+    Args:
+        program: of the task and plan.
+        workload: of the task.
+        data: the workload's arrays.
+        plan: how they are run.
+        trainings: which.
+
+    Returns:
+        A row for each, in their order, and how many steps were taken in all of them together.
+    """
+    task = trainings[0].task
+    running = start(program, plan, trainings)
+    curves = [Curve(task.steps, task.evaluate_every) for _ in trainings]
+    windows = 0
+    for window in range(task.steps // task.evaluate_every):
+        indices = window_indices(workload, task, plan, trainings, window)
+        running, losses, sums = program.advance(data, running, indices)
+        means = _means(sums, data.validation)
+        losses = np.asarray(losses)
+        for row, curve in enumerate(curves):
+            curve.add(losses[row], *(float(means[name][row]) for name in ("loss", "score")))
+        windows += 1
+        if all(curve.ended for curve in curves):
+            break
+    tested = {}
+    if any(training.phase == "final" for training in trainings):
+        tested = _means(program.test(data, running), data.test)
+    rows = []
+    for row, (training, curve) in enumerate(zip(trainings, curves, strict=True)):
+        scores = {name: float(mean[row]) for name, mean in tested.items()}
+        rows.append(curve.row(training, scores if training.phase == "final" else {}))
+    return rows, windows * task.evaluate_every * len(trainings)
+
+
+def _means(sums: Mapping[str, Array], split: Split) -> dict[str, Float[np.ndarray, " R"]]:
+    """Means over the real examples, added up in float64."""
+    count = int(np.sum(split.valid))
+    with np.errstate(all="ignore"):
+        return {
+            name: np.asarray(array, np.float64).sum(axis=-1) / count for name, array in sums.items()
+        }
+
+
+def sizes(program: Program, plan: Plan, training: Training) -> dict[str, int]:
+    """Bytes of the optimizer's state of one training, and the number of its parameters."""
+    running = jax.eval_shape(lambda: start(program, plan, [training]))
+
+    def total(tree, size):
+        return sum(size(leaf) for leaf in jax.tree.leaves(tree)) // plan.chunk
+
+    return {
+        "state_bytes": total(running.states.opt_state, lambda x: x.size * x.dtype.itemsize),
+        "parameters": total(running.states.params, lambda x: x.size),
+    }
