@@ -7,6 +7,7 @@ for each length of training. The trial with the best validation score is trained
 seeds that all entrants share, and only those runs see the test set.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,10 +17,11 @@ from experiments.command_line import Options, Recipe, check_distinct, check_seed
 from experiments.command_line import main as run_main
 from research import comparison, optimizers, workloads
 from research.comparison import FIRST_SEARCH_SEED, Study
-from research.errors import ConfigError
+from research.errors import ConfigError, RunError
+from research.progress import show_progress
 from research.report import build_report
 from research.runlog import open_run
-from research.sweep import Task, run_tasks
+from research.sweep import Cell, Row, Task, Training, open_backend, run_cells
 from research.workloads import Workload
 
 
@@ -172,28 +174,29 @@ def run(recipe: str, config: Config, options: SweepOptions) -> Path:
         fresh=options.fresh,
     ) as run_:
         made = studies(config, loaded)
-
-        def execute(trainings, title):
-            return run_tasks(
-                run_.path,
-                trainings,
-                title=title,
-                backend=options.backend,
-                workers=options.workers,
-                data_dir=options.data_dir,
-            )
-
-        searches = {
-            study: comparison.search(study, trials=config.trials, seed=config.search_seed)
-            for study in made
-        }
-        rows = execute([t for own in searches.values() for t in own], "Searching")
-        finals = []
-        for study, own in searches.items():
-            searched = [rows[training.key()] for training in own]
-            finals += comparison.final(study, searched, config.seeds)
-        execute(finals, "Training winners with fresh seeds")
+        steps = sum(study.task.steps for study in made) * (config.trials + len(config.seeds))
+        cells = [cell_of(study, config) for study in made]
+        where = options.backend, run_.path, options.data_dir, options.workers
+        try:
+            with (
+                show_progress("Comparing optimizers", steps) as progress,
+                contextlib.closing(open_backend(*where)) as backend,
+            ):
+                run_cells(run_.path, cells, backend, progress, expected_steps=steps)
+        except RunError:
+            build_report(run_.path)  # of what did not fail
+            raise
         return build_report(run_.path)
+
+
+def cell_of(study: Study, config: Config) -> Cell:
+    """The trainings of a study: its search, and then the winner with every seed."""
+
+    def then(rows: list[Row]) -> list[Training]:
+        return comparison.final(study, rows, config.seeds)
+
+    search = comparison.search(study, trials=config.trials, seed=config.search_seed)
+    return Cell(tuple(search), then)
 
 
 def described(config: Config, loaded: Mapping[str, Workload]) -> dict[str, Any]:
