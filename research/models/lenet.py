@@ -6,6 +6,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from kernels import conv2d
+from research.models.norms import normalise
 
 
 class Conv(nn.Module):
@@ -49,6 +50,8 @@ class LeNet(nn.Module):
 
     Both filters are 5x5. Both convolutions pad, so any image of 4x4 pixels or more fits; the 1998
     network had no padding, and subsampled with trained weights where this one takes the maximum.
+    Another ``activation`` may take the place of ReLU (in 1998 it was tanh); ``norm`` names a layer
+    before each of them.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -63,6 +66,8 @@ class LeNet(nn.Module):
 
     classes: int
     convolve: Callable = conv2d
+    activation: Callable = nn.relu
+    norm: str | None = None
 
     @nn.compact
     def __call__(self, images: Float[Array, "B H W C"]) -> Float[Array, "B K"]:
@@ -78,8 +83,9 @@ class LeNet(nn.Module):
             )
         x = images
         for maps in (6, 16):
-            x = max_pool(nn.relu(Conv(maps, 5, self.convolve)(x)))
+            x = normalise(Conv(maps, 5, self.convolve)(x), self.norm)
+            x = max_pool(self.activation(x))
         x = x.reshape(x.shape[0], -1)
         for width in (120, 84):
-            x = nn.relu(nn.Dense(width)(x))
+            x = self.activation(normalise(nn.Dense(width)(x), self.norm))
         return nn.Dense(self.classes)(x)

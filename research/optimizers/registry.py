@@ -13,7 +13,7 @@ import optax
 from research.errors import ConfigError
 from research.optimizers import elementwise, nested, rate_free, structured
 from research.optimizers.entry import Optimizer
-from research.optimizers.names import look_up
+from research.names import look_up
 from research.optimizers.schedules import find_schedule, with_schedule
 
 OPTIMIZERS: Mapping[str, Optimizer] = {
