@@ -18,11 +18,12 @@ from experiments.command_line import main as run_main
 from research import comparison, optimizers, workloads
 from research.comparison import FIRST_SEARCH_SEED, Study
 from research.errors import ConfigError, RunError
+from research.names import look_up
 from research.progress import show_progress
 from research.report import build_report
 from research.runlog import open_run
 from research.sweep import Cell, Row, Task, Training, open_backend, run_cells
-from research.workloads import Workload
+from research.workloads.workload import Workload
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +81,7 @@ class Config:
         if min(self.horizons) <= 0:
             raise ConfigError(f"horizons must be above zero; received {self.horizons}.")
         for name in self.workloads:
-            workloads.check_name(name)
+            look_up(dict.fromkeys(workloads.NAMES), name, "workload")
         found = [comparison.entrant(name, self.schedule) for name in self.optimizers]
         check_distinct("optimizers, with their schedules,", found)
         for name in self.optimizers:

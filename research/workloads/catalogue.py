@@ -17,6 +17,7 @@ class Entry(NamedTuple):
 _ORIGINALS: Mapping[str, Entry] = {
     "quadratic_1e2": Entry("quadratics", {"condition": 1e2, "steps": 200}),
     "quadratic_1e4": Entry("quadratics", {"condition": 1e4, "steps": 1000}),
+    "heavy_tailed": Entry("heavy_tailed"),
     "digits_mlp": Entry("digits_mlp"),
     "fashion_lenet": Entry("fashion_lenet"),
     "gru": Entry("gru"),
