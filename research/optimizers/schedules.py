@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 
 import optax
 
-from research.optimizers.names import look_up
+from research.names import look_up
 
 SCHEDULES: Mapping[str, Callable[[int], optax.Schedule]] = {
     "constant": lambda steps: optax.constant_schedule(1.0),
