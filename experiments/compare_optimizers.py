@@ -44,6 +44,9 @@ from research.train import (
 
 _EVALUATION_BATCH = 512
 
+# The search spaces that the committed results were drawn from.
+_find = functools.partial(optimizers.find, version=1)
+
 MODELS: Mapping[str, Callable[..., Any]] = {"mlp": MLP, "lenet": LeNet}
 
 
@@ -95,7 +98,7 @@ class Config:
                 "runs would repeat the run they were chosen by."
             )
         for name in self.optimizers:
-            optimizers.find(name)
+            _find(name)
 
 
 RECIPES = {
@@ -153,9 +156,7 @@ def make_workload(name: str, dataset: ImageDataset, config: Config) -> Workload:
 
 def build_optimizer(name: str, hyperparameters: Mapping[str, Any], config: Config):
     """The optimizer with its learning-rate schedule; hyperparameters may be traced."""
-    return optimizers.build_scheduled(
-        optimizers.find(name), hyperparameters, config.schedule, config.steps
-    )
+    return optimizers.build_scheduled(_find(name), hyperparameters, config.schedule, config.steps)
 
 
 def make_step(workload: Workload, optimizer: str, config: Config) -> Callable[..., Any]:
@@ -211,7 +212,7 @@ def train_trial(
         return compiled_step(state, batch, key, hyperparameters)
 
     def evaluated(state: State) -> Any:
-        return optimizers.find(trial.settings["optimizer"]).evaluated(state.opt_state, state.params)
+        return _find(trial.settings["optimizer"]).evaluated(state.opt_state, state.params)
 
     def on_evaluate(state: State, train_loss: float) -> None:
         values = evaluate(workload.measure, evaluated(state), _all_of(dataset.validation))
@@ -268,9 +269,7 @@ def _test(workload: Workload, params: Any, dataset: ImageDataset) -> dict[str, A
 
 def search_trials(workload: str, optimizer: str, config: Config) -> list[Trial]:
     """The search of one optimizer on one workload: equal in number for all."""
-    points = optimizers.draw_trials(
-        optimizers.find(optimizer).space, config.trials, seed=config.search_seed
-    )
+    points = optimizers.draw_trials(_find(optimizer).space, config.trials, seed=config.search_seed)
     return [
         Trial(
             f"{workload}/{optimizer}/search-{index:02d}",
@@ -314,7 +313,7 @@ def run(recipe: str, config: Config, options: Options) -> Path:
     cells = len(config.workloads) * len(config.optimizers)
     total = cells * (config.trials + len(config.seeds)) * config.steps
     spaces = {
-        name: {key: bounds._asdict() for key, bounds in optimizers.find(name).space.items()}
+        name: {key: bounds._asdict() for key, bounds in _find(name).space.items()}
         for name in config.optimizers
     }
     data = {
