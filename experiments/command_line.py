@@ -1,7 +1,6 @@
 """The command line that every experiment shares: a recipe's name, overrides, where to run."""
 
 import dataclasses
-import difflib
 import os
 import signal
 import sys
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple, NoReturn
 import tyro
 
 from research.errors import ConfigError, TrellisError
+from research.names import suggestion
 
 _INTERRUPTED = 130
 
@@ -129,8 +129,7 @@ def _explain_recipes(program, description, recipes, arguments) -> NoReturn:
     lines += ["", f"Options of a recipe: {program} {next(iter(recipes))} --help"]
     if not asked:
         received = repr(arguments[0]) if arguments else "nothing"
-        near = difflib.get_close_matches(arguments[0], recipes, n=1) if arguments else []
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = suggestion(arguments[0], recipes) if arguments else ""
         choices = ", ".join(recipes)
         lines += [
             "",

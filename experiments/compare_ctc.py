@@ -7,6 +7,7 @@ are tested on strings of speakers that appear in no training string.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -58,6 +59,9 @@ _TEST_SEED = 1_000_002
 _EVALUATION_BATCH = 64
 _EXAMPLES = 8
 
+# Learning rates as the papers have them; in later versions some are scaled for the search.
+_find = functools.partial(optimizers.find, version=1)
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:
@@ -103,10 +107,16 @@ class Config:
 
     def __post_init__(self):
         """Refuse what cannot be run."""
-        if optimizers.find(self.optimizer).evaluated is not optimizers.as_trained:
+        entry = _find(self.optimizer)
+        if entry.evaluated is not optimizers.as_trained:
             raise ConfigError(
                 "optimizer must be one that is evaluated at the parameters that it trains; "
                 f"received {self.optimizer!r}."
+            )
+        if entry.finds_its_rate and self.learning_rate < entry.space["learning_rate"].low:
+            raise ConfigError(
+                f"learning_rate must be near 1 for {self.optimizer}, which finds its own and takes "
+                f"this as a factor; received {self.learning_rate}. Pass --learning-rate 1."
             )
         for name in ("steps", "batch_size", "evaluate_every", "validation_strings", "test_strings"):
             if getattr(self, name) < 1:
@@ -192,7 +202,7 @@ def make_strings(
 
 def make_encoder_recogniser(name: str, front_end: FrontEnd, config: Config) -> Recogniser:
     """The recogniser of an encoder under the configuration's optimizer."""
-    entry = optimizers.find(config.optimizer)
+    entry = _find(config.optimizer)
     hyperparameters = {"learning_rate": config.learning_rate}
     if "weight_decay" in entry.space:
         hyperparameters["weight_decay"] = config.weight_decay

@@ -60,7 +60,7 @@ class Config:
     """Further studies of the reference, compared with it as if they were others (A/A)."""
     search_seed: int = 0
     """Seed of the search points, and of initialisation and data order in the search."""
-    space_version: int = optimizers.NEWEST_VERSION
+    space_version: int = optimizers.LATEST
     """Version of the search spaces."""
 
     def __post_init__(self):
@@ -121,7 +121,7 @@ RECIPES = {
         "every optimizer on every workload",
         Config(
             workloads=workloads.NAMES,
-            optimizers=(*optimizers.OPTIMIZERS,),
+            optimizers=optimizers.NAMES,
             horizons=(0.5, 1.0, 2.0),
             trials=64,
             seeds=tuple(range(1, 21)),
@@ -227,7 +227,7 @@ def main() -> None:
         "compare_optimizers",
         "Compare optimizers on small real problems under equal tuning budgets.\n\n"
         f"Workloads: {', '.join(workloads.NAMES)}.\n\n"
-        f"Optimizers: {', '.join(optimizers.OPTIMIZERS)}.\n\n"
+        f"Optimizers: {', '.join(optimizers.NAMES)}.\n\n"
         f"Schedules: {', '.join(optimizers.SCHEDULES)}.",
         RECIPES,
         run,

@@ -5,7 +5,6 @@ a hidden folder of the data directory, which is removed however the download end
 are already there are kept.
 """
 
-import difflib
 import hashlib
 import os
 import platform
@@ -25,6 +24,7 @@ import requests
 from research.data import data_dir as resolve_data_dir
 from research.data.downloads import Download, downloads, parse_checksums
 from research.errors import ConfigError, DataError
+from research.names import look_up
 
 RECORD_NAME = "SHA256SUMS"
 """Where an archive has a checksum but its files have none, theirs are kept beside them."""
@@ -77,11 +77,10 @@ def fetch(
             broke off, a checksum is wrong, or the archive is corrupt, incomplete or unsafe. Nothing
             of what was being downloaded is left.
     """
-    if name not in downloads():
-        raise ConfigError(unknown_name(name))
+    download = look_up(downloads(), name, "dataset to download")
     if url is not None and urlsplit(url).scheme not in ("http", "https"):
         raise ConfigError(f"The address must begin with http:// or https://; received {url!r}.")
-    download, root = downloads()[name], resolve_data_dir(data_dir)
+    root = resolve_data_dir(data_dir)
     folder = root / download.folder
     try:
         _remove_leftovers(root, name)
@@ -126,15 +125,6 @@ def find_missing(download: Download, folder: Path, report: Report) -> list[str]:
             missing.append(name)
         report(Progress("checking the files that are there", number + 1, total, "files"))
     return missing
-
-
-def unknown_name(name: str) -> str:
-    """The message for a name that is not a dataset's, with the nearest one that is."""
-    near = difflib.get_close_matches(name, downloads(), n=1)
-    hint = f" Did you mean {near[0]}?" if near else ""
-    return (
-        f"A dataset to download must be one of {', '.join(downloads())}; received {name!r}.{hint}"
-    )
 
 
 @dataclass(frozen=True)

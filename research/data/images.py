@@ -5,7 +5,6 @@ copies of an image stay together, and the split depends on no random generator a
 library.
 """
 
-import difflib
 import hashlib
 import os
 import shlex
@@ -19,7 +18,8 @@ from jaxtyping import Bool, Float32, Int32, Shaped, UInt8
 
 from research.data import cifar, idx
 from research.data import data_dir as resolve_data_dir
-from research.errors import ConfigError, DataError
+from research.errors import DataError
+from research.names import look_up
 
 _SPLIT_SALT = b"trellis image split 1"
 _HELD_OUT = 0.2  # of digits, for validation and again for test
@@ -107,14 +107,7 @@ def load_images(name: str, data_dir: str | os.PathLike[str] | None = None) -> Im
         >>> sum(len(part.labels) for part in (digits.train, digits.validation, digits.test))
         1797
     """
-    if name not in READERS:
-        near = difflib.get_close_matches(str(name), READERS, n=1)
-        hint = f"Did you mean {near[0]}? " if near else ""
-        raise ConfigError(
-            f"An image dataset must be one of {', '.join(READERS)}; received {name!r}. {hint}"
-            "`python -m research.data list` says what each is."
-        )
-    read, classes = READERS[name]
+    read, classes = look_up(READERS, name, "image dataset")
     source, train, test = read(name, resolve_data_dir(data_dir))
     if test is None:
         train, validation, test = _split_whole(train)

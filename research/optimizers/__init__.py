@@ -1,13 +1,13 @@
 """The registry of optimizers: a name, a constructor of traced numbers, a search space, a paper."""
 
 from research.optimizers.entry import Optimizer, as_trained
-from research.optimizers.registry import NEWEST_VERSION, OPTIMIZERS, build_scheduled, find
-from research.optimizers.schedules import SCHEDULES, find_schedule, with_schedule
+from research.optimizers.registry import LATEST, NAMES, build_scheduled, find
+from research.optimizers.schedules import SCHEDULES, find_schedule
 from research.optimizers.spaces import Range, draw_trials
 
 __all__ = [
-    "NEWEST_VERSION",
-    "OPTIMIZERS",
+    "LATEST",
+    "NAMES",
     "SCHEDULES",
     "Optimizer",
     "Range",
@@ -16,5 +16,4 @@ __all__ = [
     "draw_trials",
     "find",
     "find_schedule",
-    "with_schedule",
 ]

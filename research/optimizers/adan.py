@@ -10,7 +10,45 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
+from research.optimizers.decay import step_then_decay
 from research.optimizers.parameters import debiased, per_parameter
+
+
+def adan(
+    learning_rate: Any,
+    b1: Any = 0.98,
+    b2: Any = 0.92,
+    b3: Any = 0.99,
+    eps: Any = 1e-8,
+    weight_decay: Any = 0.0,
+) -> optax.GradientTransformation:
+    """Adan with its weight decay, the proximal step of the squared norm: not AdamW's.
+
+        x <- (x - learning_rate u) / (1 + learning_rate weight_decay)
+
+    Args:
+        learning_rate: a number, or a function of the updates made before this one.
+        b1: decay of the mean gradient.
+        b2: decay of the mean difference, and weight of the look-ahead.
+        b3: decay of the mean square.
+        eps: added to the root.
+        weight_decay: of every array.
+
+    Example:
+        >>> optimizer, x = adan(0.5, eps=0.0, weight_decay=2.0), jnp.asarray(3.5)
+        >>> update, _ = optimizer.update(jnp.asarray(4.0), optimizer.init(x), x)
+        >>> print(f"{x + update:.3f}")
+        1.500
+
+    Source: Xie et al., "Adan: Adaptive Nesterov Momentum Algorithm", 2022, arXiv:2208.06677,
+    algorithm 1.
+    """
+
+    def shrinkage(rate, count):
+        del count
+        return rate * weight_decay / (1.0 + rate * weight_decay)
+
+    return optax.chain(scale_by_adan(b1, b2, b3, eps), step_then_decay(learning_rate, shrinkage))
 
 
 class _Kept(NamedTuple):

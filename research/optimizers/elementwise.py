@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import optax
 from optax import contrib
 
-from research.optimizers.adan import scale_by_adan
+from research.optimizers.adan import adan
 from research.optimizers.cautious import cautious
 from research.optimizers.entry import Optimizer, StateSize
 from research.optimizers.rprop import rprop
@@ -48,10 +48,6 @@ def decoupled(direction, learning_rate, weight_decay):
         optax.add_decayed_weights(weight_decay),
         optax.scale_by_learning_rate(learning_rate),
     )
-
-
-def _adan(learning_rate, b1=0.98, b2=0.92, b3=0.99, weight_decay=0.0):
-    return decoupled(scale_by_adan(b1, b2, b3), learning_rate, weight_decay)
 
 
 def _mars(learning_rate, b1=0.95, b2=0.99, gamma=0.025, weight_decay=0.0, eps=1e-8):
@@ -183,7 +179,7 @@ ENTRIES: Mapping[str, Optimizer] = {
         StateSize(2),
     ),
     "adan": Optimizer(
-        _adan,
+        adan,
         {
             "learning_rate": ADAM_RATE,
             "b1": Range(0.9, 0.99, below_one=True),
@@ -193,6 +189,7 @@ ENTRIES: Mapping[str, Optimizer] = {
         },
         "Xie et al., Adan: Adaptive Nesterov Momentum Algorithm, 2022",
         StateSize(4),
+        schedule_inside=True,
     ),
     "ademamix": Optimizer(
         contrib.ademamix,

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import optax
 
-from research.optimizers.spaces import Range
+from research.optimizers.spaces import FACTOR_OF_ITS_OWN_RATE, Range
 
 
 class StateSize(NamedTuple):
@@ -67,6 +67,8 @@ class Optimizer(NamedTuple):
     With ``schedule_inside`` it takes a function of the step as its learning rate too, because a
     factor on the whole update would break the method; ``evaluated`` gives the parameters to
     evaluate from those that are trained. A space that is changed gets a new ``version``.
+
+    Every entry takes one gradient a step.
     """
 
     build: Callable[..., optax.GradientTransformation]
@@ -76,3 +78,8 @@ class Optimizer(NamedTuple):
     version: int = 1
     schedule_inside: bool = False
     evaluated: Callable[[optax.OptState, Any], Any] = as_trained
+
+    @property
+    def finds_its_rate(self) -> bool:
+        """Whether ``learning_rate`` is a factor, near one, of a rate that the optimizer finds."""
+        return self.space["learning_rate"] == FACTOR_OF_ITS_OWN_RATE

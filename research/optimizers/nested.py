@@ -43,15 +43,15 @@ _ADAMW = _ADAM | {"weight_decay": Range(1e-6, 1.0)}
 _MOMENTUM = {"learning_rate": Range(1e-3, 1e2), "momentum": _DECAY}
 
 
-def _momentum(learning_rate, momentum):
+def _momentum(learning_rate, momentum=0.9):
     return elementwise.momentum(learning_rate * (1 - momentum), momentum)
 
 
-def _nesterov(learning_rate, momentum):
+def _nesterov(learning_rate, momentum=0.9):
     return elementwise.nesterov(learning_rate * (1 - momentum), momentum)
 
 
-def _rmsprop(learning_rate, decay, eps, momentum):
+def _rmsprop(learning_rate, decay=0.9, eps=1e-8, momentum=0.0):
     return optax.chain(
         optax.scale_by_rms(decay, eps, eps_in_sqrt=False),
         _levelled(eps),
@@ -59,12 +59,12 @@ def _rmsprop(learning_rate, decay, eps, momentum):
     )
 
 
-def _adam(learning_rate, b1, b2, eps, weight_decay=0.0):
+def _adam(learning_rate, b1=0.9, b2=0.999, eps=1e-8, weight_decay=0.0):
     direction = optax.chain(optax.scale_by_adam(b1, b2, eps), _levelled(eps))
     return elementwise.decoupled(direction, learning_rate, weight_decay)
 
 
-def _nadam(learning_rate, b1, b2, eps, weight_decay=0.0):
+def _nadam(learning_rate, b1=0.9, b2=0.999, eps=1e-8, weight_decay=0.0):
     adam = optax.scale_by_adam(b1, b2, eps, nesterov=True)
     return elementwise.decoupled(optax.chain(adam, _levelled(eps)), learning_rate, weight_decay)
 

@@ -25,10 +25,7 @@ class PerParameterState(NamedTuple):
 def per_parameter(
     init: Callable[[Array], Any], update: Callable[[Array, Any, Array], tuple[Array, Any]]
 ) -> optax.GradientTransformation:
-    """An optax pair from a rule for one parameter.
-
-    The rule sees 16-bit gradients in float32, and what it keeps is in float32; the update has the
-    dtype of the gradient.
+    """An optax pair from a rule for one parameter; ``widened``, so the rule never sees 16 bits.
 
     Args:
         init: parameter -> what the rule keeps of it.
@@ -45,23 +42,45 @@ def per_parameter(
     """
 
     def init_all(params):
-        kept = jax.tree.map(lambda parameter: init(_widened(parameter)), params)
-        return PerParameterState(jnp.zeros((), jnp.int32), kept)
+        return PerParameterState(jnp.zeros((), jnp.int32), jax.tree.map(init, params))
 
     def update_all(updates, state, params=None):
         del params
         step = state.step + 1
-        both = jax.tree.map(
-            lambda g, kept: update(_widened(g), kept, step), updates, state.parameters
-        )
+        both = jax.tree.map(lambda g, kept: update(g, kept, step), updates, state.parameters)
         kept = jax.tree.map(lambda _, pair: pair[1], updates, both)
-        updates = jax.tree.map(lambda g, pair: pair[0].astype(g.dtype), updates, both)
+        updates = jax.tree.map(lambda _, pair: pair[0], updates, both)
         return updates, PerParameterState(step, kept)
 
-    return optax.GradientTransformation(init_all, update_all)
+    return widened(optax.GradientTransformation(init_all, update_all))
 
 
-def _widened(array):
+def widened(inner: optax.GradientTransformation) -> optax.GradientTransformation:
+    """The transformation, computing in float32 for arrays of 16 bits.
+
+    What it keeps is in float32 and stays so: a bfloat16 average of decay 0.999 would not move, and
+    what optax keeps in bfloat16 would turn to float32 where a hyperparameter is traced, which a
+    scan refuses. The update has the dtype of the gradient.
+
+    Example:
+        >>> optimizer, x = widened(optax.scale_by_adam()), jnp.ones(2, jnp.bfloat16)
+        >>> update, state = optimizer.update(x, optimizer.init(x), x)
+        >>> print(update.dtype, state.mu.dtype)
+        bfloat16 float32
+    """
+
+    def init(params):
+        return inner.init(jax.tree.map(_wide_array, params))
+
+    def update(updates, state, params=None):
+        params = None if params is None else jax.tree.map(_wide_array, params)
+        found, state = inner.update(jax.tree.map(_wide_array, updates), state, params)
+        return jax.tree.map(lambda u, g: u.astype(g.dtype), found, updates), state
+
+    return optax.GradientTransformation(init, update)
+
+
+def _wide_array(array):
     return array.astype(wide(array.dtype))
 
 
@@ -75,14 +94,26 @@ def debiased(moment: Array, decay: Any, count: Array) -> Array:
     return moment / (1.0 - decay**count)
 
 
+def as_matrix(array: Array) -> Array:
+    """Filters (h, w, I, O) as the matrix (h w I, O); what is empty as a vector; the rest as it is.
+
+    Example:
+        >>> [as_matrix(jnp.zeros(shape)).shape for shape in ((3, 3, 2, 4), (4,), (0, 3))]
+        [(18, 4), (4,), (0,)]
+    """
+    if not array.size:
+        return array.reshape(-1)
+    return array.reshape(-1, array.shape[-1]) if array.ndim > 2 else array
+
+
 def for_matrices(
     matrices: optax.GradientTransformation, others: optax.GradientTransformation
 ) -> optax.GradientTransformation:
     """One transformation for matrices, another for scalars and vectors (biases, scales).
 
-    Arrays of rank three and more are given to ``matrices`` as (R, C), C their last axis, and its
-    updates come back in their shape. Whether an array is a matrix is decided by its rank alone: an
-    embedding is one.
+    Arrays of rank three and more are given to ``matrices`` as (R, C), C their last axis
+    (``as_matrix``), and its updates come back in their shape. Whether an array is a matrix is
+    decided by its rank alone: an embedding is one.
 
     Example:
         >>> params = {"filters": jnp.ones((3, 3, 1, 2)), "bias": jnp.ones(2)}
@@ -95,8 +126,7 @@ def for_matrices(
     def kinds(params):
         return jax.tree.map(lambda p: "matrix" if p.ndim >= 2 and p.size else "other", params)
 
-    flattened = reshaped(matrices, lambda array: array.reshape(-1, array.shape[-1]))
-    return optax.partition({"matrix": flattened, "other": others}, kinds)
+    return optax.partition({"matrix": reshaped(matrices, as_matrix), "other": others}, kinds)
 
 
 def reshaped(

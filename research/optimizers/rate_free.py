@@ -5,6 +5,9 @@ Of the first kind only a factor near one is tuned.
 
 from collections.abc import Mapping
 
+import jax
+import jax.numpy as jnp
+import optax
 from optax import contrib
 
 from research.optimizers.entry import Optimizer, StateSize
@@ -19,11 +22,35 @@ from research.optimizers.spaces import (
 
 
 def _prodigy(learning_rate, b1=0.9, b2=0.999, weight_decay=0.0):
-    return contrib.prodigy(learning_rate, betas=(b1, b2), weight_decay=weight_decay)
+    return _waiting(contrib.prodigy(learning_rate, betas=(b1, b2), weight_decay=weight_decay))
 
 
 def _dadapt_adamw(learning_rate, b1=0.9, b2=0.999, weight_decay=0.0):
-    return contrib.dadapt_adamw(learning_rate, betas=(b1, b2), weight_decay=weight_decay)
+    built = contrib.dadapt_adamw(learning_rate, betas=(b1, b2), weight_decay=weight_decay)
+    return _waiting(built)
+
+
+def _waiting(inner):
+    """Nothing moves, nothing is counted, while all gradients were zero.
+
+    The estimate of the learning rate divides by the sum of gradients; the authors skip the step
+    where that is zero, optax's would be NaN from then on.
+    """
+
+    def update(updates, state, params=None):
+        found, after = inner.update(updates, state, params)
+        sums = jax.tree.leaves(after.grad_sum)
+        begun = jnp.any(jnp.stack([jnp.any(array != 0) for array in sums]))
+        found = jax.tree.map(lambda update: jnp.where(begun, update, 0.0), found)
+        return found, optax.tree.where(begun, after, state)
+
+    return optax.GradientTransformation(inner.init, update)
+
+
+def _mean(state, params):
+    """What a schedule-free optimizer evaluates, in the dtype of what it trains."""
+    found = contrib.schedule_free_eval_params(state, params)
+    return jax.tree.map(lambda mean, trained: mean.astype(trained.dtype), found, params)
 
 
 _ADAMW = {
@@ -66,7 +93,7 @@ ENTRIES: Mapping[str, Optimizer] = {
         "Defazio et al., The Road Less Scheduled, NeurIPS 2024",
         StateSize(1),
         schedule_inside=True,
-        evaluated=contrib.schedule_free_eval_params,
+        evaluated=_mean,
     ),
     "schedule_free_adamw": Optimizer(
         contrib.schedule_free_adamw,
@@ -79,6 +106,6 @@ ENTRIES: Mapping[str, Optimizer] = {
         "Defazio et al., The Road Less Scheduled, NeurIPS 2024",
         StateSize(2),
         schedule_inside=True,
-        evaluated=contrib.schedule_free_eval_params,
+        evaluated=_mean,
     ),
 }

@@ -4,6 +4,7 @@ Constructors take plain floats or traced scalars, so one compiled step serves ev
 space belongs to the optimizer, not to an experiment, so that every comparison uses the same one.
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,18 +12,32 @@ import jax.numpy as jnp
 import optax
 
 from research.errors import ConfigError
+from research.names import look_up
 from research.optimizers import elementwise, nested, rate_free, structured
 from research.optimizers.entry import Optimizer
-from research.names import look_up
-from research.optimizers.schedules import find_schedule, with_schedule
+from research.optimizers.parameters import widened
+from research.optimizers.schedules import find_schedule
 
-OPTIMIZERS: Mapping[str, Optimizer] = {
-    **elementwise.ENTRIES,
-    **structured.ENTRIES,
-    **rate_free.ENTRIES,
-}
 
-NEWEST_VERSION = 2
+def _widened(entries: Mapping[str, Optimizer]) -> dict[str, Optimizer]:
+    """Every entry keeps float32 of 16-bit parameters, those of optax too."""
+
+    def with_wide_state(build):
+        @functools.wraps(build)
+        def wide(*args, **kwargs):
+            return widened(build(*args, **kwargs))
+
+        return wide
+
+    return {n: entry._replace(build=with_wide_state(entry.build)) for n, entry in entries.items()}
+
+
+_FIRST = _widened({**elementwise.ENTRIES, **structured.ENTRIES, **rate_free.ENTRIES})
+
+# Of the search spaces, every version whole: what one does not change is as in the one before.
+VERSIONS: dict[int, Mapping[str, Optimizer]] = {1: _FIRST, 2: _FIRST | _widened(nested.ENTRIES)}
+LATEST = max(VERSIONS)
+NAMES = tuple(_FIRST)
 
 # Of a schedule inside: Prodigy divides by a sum of learning rates, and a warm-up starts from zero.
 _SMALLEST_FACTOR = 1e-6
@@ -51,14 +66,14 @@ LEFT_OUT: Mapping[str, str] = {
 }
 
 
-def find(name: str, version: int = 1) -> Optimizer:
+def find(name: str, version: int = LATEST) -> Optimizer:
     """The registry's entry of that name.
 
     Args:
-        name: in ``OPTIMIZERS``.
-        version: of the search spaces. 1 is what the committed comparisons were run with; in 2, each
-            family's space contains those of the poorer families (``research.optimizers.nested``).
-            An optimizer that a version does not change is as in the one before.
+        name: in ``NAMES``.
+        version: of the search spaces, from 1 to ``LATEST``. In 1 the hyperparameters are those of
+            the papers; in 2 each family's space contains those of the poorer families, and some
+            learning rates mean something else (``research.optimizers.nested``).
 
     Raises:
         ConfigError: no such entry, and the message names the nearest; or no such version.
@@ -66,16 +81,15 @@ def find(name: str, version: int = 1) -> Optimizer:
     Example:
         >>> sorted(find("momentum").space)
         ['learning_rate', 'momentum']
-        >>> find("adam", version=2).space["eps"].high
-        100.0
+        >>> find("adam").space["eps"].high, find("adam", version=1).space["eps"].high
+        (100.0, 0.001)
     """
-    if not 1 <= version <= NEWEST_VERSION:
+    if version not in range(1, LATEST + 1):
         raise ConfigError(
-            f"the version of search spaces must be between 1 and {NEWEST_VERSION}; "
-            f"received {version}."
+            f"the version of search spaces must be an integer from 1 to {LATEST}; "
+            f"received {version!r}."
         )
-    entry = look_up(OPTIMIZERS, name, "optimizer")
-    return nested.ENTRIES.get(name, entry) if version >= 2 else entry
+    return look_up(VERSIONS[version], name, "optimizer")
 
 
 def build_scheduled(
@@ -112,9 +126,10 @@ def build_scheduled(
         )
     if steps < 1:
         raise ConfigError(f"a schedule must have at least one step; received {steps}.")
-    if not optimizer.schedule_inside:
-        return with_schedule(optimizer.build(**hyperparameters), schedule, steps)
     factor, peak = find_schedule(schedule)(steps), hyperparameters["learning_rate"]
+    if not optimizer.schedule_inside:
+        built = optimizer.build(**hyperparameters)
+        return optax.chain(built, optax.scale_by_schedule(factor))
 
     def learning_rate(step):
         return peak * jnp.maximum(factor(step), _SMALLEST_FACTOR)

@@ -6,6 +6,7 @@ and see a convolution's filters (h, w, I, O) as the matrix (h w I, O).
 
 from collections.abc import Mapping
 
+import jax
 import jax.numpy as jnp
 import optax
 
@@ -15,7 +16,7 @@ from research.optimizers.muon import scale_by_muon, scale_by_normuon
 from research.optimizers.parameters import for_matrices, reshaped
 from research.optimizers.psgd import scale_by_kron
 from research.optimizers.shampoo import scale_by_one_sided_shampoo
-from research.optimizers.soap import scale_by_soap
+from research.optimizers.soap import soap
 from research.optimizers.spaces import (
     ADAM_RATE,
     BETA1,
@@ -42,10 +43,6 @@ def _normuon(learning_rate, beta=0.95, b2=0.95, weight_decay=0.0):
     return _with_adamw(scale_by_normuon(beta, b2), learning_rate, weight_decay)
 
 
-def _soap(learning_rate, b1=0.95, b2=0.95, weight_decay=0.0):
-    return _with_adamw(scale_by_soap(b1, b2), learning_rate, weight_decay, b1, b2)
-
-
 def _one_sided_shampoo(learning_rate, b1=0.9, b2=0.99, weight_decay=0.0):
     matrices = scale_by_one_sided_shampoo(b1, b2)
     return _with_adamw(matrices, learning_rate, weight_decay, b1, b2)
@@ -55,17 +52,54 @@ def _kron(learning_rate, b1=0.9, preconditioner_rate=0.1, weight_decay=0.0):
     return _with_adamw(scale_by_kron(b1, preconditioner_rate), learning_rate, weight_decay, b1)
 
 
+def lars(learning_rate, momentum=0.9, weight_decay=0.0):
+    """Heavy ball on gradients whose size in each array is a share of the array's own.
+
+        u = 0.001 |x| / (|g| + weight_decay |x|) (g + weight_decay x)
+        m <- momentum m + learning_rate u        x <- x - m
+
+    optax's divides by |g + weight_decay x| where the paper has the sum of both norms. An array of
+    zeros, as biases are at first, counts as large as its gradient: u = 0.001 g.
+    """
+
+    def layerwise(gradient, x):
+        size, of_gradient = jnp.linalg.norm(x), jnp.linalg.norm(gradient)
+        total = of_gradient + weight_decay * size
+        usable = (size > 0) & (total > 0)
+        share = jnp.where(usable, size / jnp.where(usable, total, 1.0), 1.0)
+        return 1e-3 * share * (gradient + weight_decay * x)
+
+    return optax.chain(
+        optax.stateless(lambda updates, params: jax.tree.map(layerwise, updates, params)),
+        optax.scale_by_learning_rate(learning_rate),
+        optax.trace(momentum),
+    )
+
+
+def lamb(learning_rate, b1=0.9, b2=0.999, eps=1e-6, weight_decay=0.0):
+    """Adam with its decay, scaled in each array to the array's own size.
+
+        r = m^ / (sqrt(v^) + eps) + weight_decay x        x <- x - learning_rate |x| / |r| r
+
+    As in the paper with φ the identity: moments without their bias, no bound on |x|, ratio 1 where
+    either norm is zero.
+    """
+    return optax.lamb(learning_rate, b1, b2, eps, weight_decay=weight_decay)
+
+
 def _adafactor(learning_rate, decay_rate=0.8):
     return optax.adafactor(learning_rate, min_dim_size_to_factor=1, decay_rate=decay_rate)
 
 
 def _sm3(learning_rate, momentum=0.9):
-    return reshaped(optax.sm3(learning_rate, momentum), jnp.atleast_1d)  # it knows no scalars
+    """Of scalars and empty arrays too, which optax's does not take."""
+    scalars_too = reshaped(optax.sm3(learning_rate, momentum), jnp.atleast_1d)
+    return optax.masked(scalars_too, lambda tree: jax.tree.map(lambda array: array.size > 0, tree))
 
 
 ENTRIES: Mapping[str, Optimizer] = {
     "lars": Optimizer(
-        optax.lars,
+        lars,
         {
             "learning_rate": Range(1e-1, 1e3),  # of a step of 1/1000 of the layer's norm
             "momentum": MOMENTUM,
@@ -75,7 +109,7 @@ ENTRIES: Mapping[str, Optimizer] = {
         StateSize(1),
     ),
     "lamb": Optimizer(
-        optax.lamb,
+        lamb,
         {
             "learning_rate": Range(1e-4, 1.0),
             "b1": BETA1,
@@ -128,7 +162,7 @@ ENTRIES: Mapping[str, Optimizer] = {
         StateSize(copies=1, columns=1),
     ),
     "soap": Optimizer(
-        _soap,
+        soap,
         {
             "learning_rate": ADAM_RATE,
             "b1": BETA1,
@@ -137,6 +171,7 @@ ENTRIES: Mapping[str, Optimizer] = {
         },
         "Vyas et al., SOAP: Improving and Stabilizing Shampoo using Adam, ICLR 2025",
         StateSize(copies=2, row_squares=2, column_squares=2),
+        schedule_inside=True,
     ),
     "one_sided_shampoo": Optimizer(
         _one_sided_shampoo,

@@ -112,7 +112,7 @@ def test_what_a_killed_process_left_is_removed_and_a_running_one_is_let_be(
 
 
 def test_unknown_names_and_addresses(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"'fashion-mnist'\. Did you mean fashion_mnist\?"):
+    with pytest.raises(ConfigError, match=r"'fashion-mnist'\. Did you mean 'fashion_mnist'\?"):
         fetch("fashion-mnist", tmp_path)
     with pytest.raises(ConfigError, match="must be one of fsdd, mnist, fashion_mnist, cifar10"):
         fetch("zzz", tmp_path)
@@ -168,7 +168,7 @@ def test_errors_on_the_command_line(
 ) -> None:
     monkeypatch.setattr("pooch.core.time.sleep", lambda seconds: None)
     assert main(["fetch", "minst", "--data-dir", str(tmp_path)]) == 2
-    assert "Did you mean mnist?" in capsys.readouterr().err
+    assert "Did you mean 'mnist'?" in capsys.readouterr().err
     address = f"{server.url}/absent"
     assert main(["fetch", "mnist", "--data-dir", str(tmp_path), "--url", address]) == 2
     errors = capsys.readouterr().err

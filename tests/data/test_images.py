@@ -193,7 +193,7 @@ def test_normalise_channels_apart_and_a_constant_channel_to_zero(tmp_path: Path)
 
 
 def test_an_unknown_name_suggests_the_nearest() -> None:
-    with pytest.raises(ConfigError, match=r"'fashion-mnist'\. Did you mean fashion_mnist\?"):
+    with pytest.raises(ConfigError, match=r"'fashion-mnist'\. Did you mean 'fashion_mnist'\?"):
         load_images("fashion-mnist")
     with pytest.raises(ConfigError, match="must be one of digits, fashion_mnist, mnist, cifar10"):
         load_images("zzz")

@@ -142,6 +142,8 @@ def test_unknown_speakers_and_missing_data_are_named(tmp_path, tone_digits):
         run(tmp_path, tmp_path, dataclasses.replace(TINY, data="fsdd"))
     with pytest.raises(ConfigError, match="at the parameters that it trains"):
         dataclasses.replace(TINY, optimizer="schedule_free_adamw")
+    with pytest.raises(ConfigError, match=r"near 1 for dog, .* received 0\.003"):
+        dataclasses.replace(TINY, optimizer="dog", learning_rate=3e-3)
     with pytest.raises(ConfigError, match="steps must be at least 1"):
         dataclasses.replace(TINY, steps=0)
 

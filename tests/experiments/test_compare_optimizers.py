@@ -14,6 +14,7 @@ from experiments.command_line import Options
 from experiments.compare_optimizers import RECIPES, Config
 from research import optimizers
 from research.errors import ConfigError
+from research.optimizers.registry import VERSIONS
 from research.runlog import read_run
 
 TINY = Config(
@@ -104,11 +105,10 @@ def test_interrupted_and_resumed_it_ends_with_the_same_table(finished, tmp_path,
 
 
 def test_divergence_is_recorded_and_the_comparison_goes_on(tmp_path, monkeypatch):
-    bad = optimizers.OPTIMIZERS["sgd"]._replace(
+    bad = optimizers.find("sgd", version=1)._replace(
         space={"learning_rate": optimizers.Range(1e30, 1e35)}
     )
-    entries = dict(optimizers.OPTIMIZERS) | {"sgd": bad}
-    monkeypatch.setattr("research.optimizers.registry.OPTIMIZERS", entries)
+    monkeypatch.setitem(VERSIONS, 1, {**VERSIONS[1], "sgd": bad})
     path = run(tmp_path)
     records = read_run(path)
     diverged = records.trials_where(optimizer="sgd")
@@ -131,10 +131,9 @@ def test_an_adaptive_optimizer_really_learns_digits(tmp_path):
 
 def test_what_is_measured_is_what_the_optimizer_says(tmp_path, monkeypatch):
     """An entry that would have zeros evaluated gets the accuracy of zeros: that of one class."""
-    entry = optimizers.OPTIMIZERS["sgd"]
+    entry = optimizers.find("sgd", version=1)
     zeros = entry._replace(evaluated=lambda state, params: jax.tree.map(jnp.zeros_like, params))
-    entries = dict(optimizers.OPTIMIZERS) | {"sgd": zeros}
-    monkeypatch.setattr("research.optimizers.registry.OPTIMIZERS", entries)
+    monkeypatch.setitem(VERSIONS, 1, {**VERSIONS[1], "sgd": zeros})
     config = dataclasses.replace(TINY, optimizers=("sgd",), trials=1, seeds=(1,))
     (final,) = read_run(run(tmp_path, config)).trials_where(phase="final")
     assert final["result"]["validation_loss"] == pytest.approx(math.log(10))

@@ -7,7 +7,8 @@ import optax
 import pytest
 from kernel_matrix import compiled_in_haste
 
-from research.optimizers import NEWEST_VERSION, OPTIMIZERS, build_scheduled, find
+from research.optimizers import NAMES, build_scheduled, find
+from research.optimizers.registry import VERSIONS
 
 STEPS = 30
 TRIALS = (0.45, 0.5)  # fractions of each range
@@ -24,9 +25,9 @@ QUICK = {
 
 def versions():
     """Each entry, and each later version that changes it."""
-    for name in OPTIMIZERS:
+    for name in NAMES:
         marks = () if name in QUICK else pytest.mark.slow
-        for version in range(1, NEWEST_VERSION + 1):
+        for version in VERSIONS:
             entry = find(name, version)
             if entry.version == version:
                 yield pytest.param(entry, name, marks=marks, id=f"{name}-{version}")
@@ -82,7 +83,7 @@ def test_the_middle_of_the_space_brings_the_loss_down(entry, name):
 
 
 def scheduled_inside():
-    for name, entry in OPTIMIZERS.items():
+    for name, entry in VERSIONS[1].items():
         if entry.schedule_inside:
             yield pytest.param(name, marks=() if name == "prodigy" else pytest.mark.slow)
 
@@ -90,6 +91,6 @@ def scheduled_inside():
 @pytest.mark.parametrize("name", list(scheduled_inside()))
 def test_schedules_inside_may_start_from_zero(name):
     """Prodigy would divide by a sum of learning rates."""
-    losses = train(OPTIMIZERS[name], "warmup_cosine")
+    losses = train(find(name, version=1), "warmup_cosine")
     assert np.isfinite(losses).all()
     assert (losses[:, -1] < losses[:, 0]).all()

@@ -7,8 +7,10 @@ import optax
 import pytest
 from kernel_matrix import compiled_in_haste
 
-from research.optimizers import OPTIMIZERS
 from research.optimizers.cautious import cautious
+from research.optimizers.registry import VERSIONS
+
+OPTIMIZERS = VERSIONS[1]  # hyperparameters as the papers have them
 
 
 def updates(optimizer, gradients, params=1.0):

@@ -6,14 +6,19 @@ import numpy as np
 import pytest
 from kernel_matrix import compiled_in_haste
 
-from research.optimizers import OPTIMIZERS
 from research.optimizers.muon import orthogonalised, scale_by_normuon
 from research.optimizers.psgd import scale_by_kron
+from research.optimizers.registry import VERSIONS
 from research.optimizers.shampoo import scale_by_one_sided_shampoo
 from research.optimizers.soap import scale_by_soap
 
+OPTIMIZERS = VERSIONS[1]
 FOR_MATRICES = ("muon", "normuon", "soap", "one_sided_shampoo", "kron")
-RNG = np.random.default_rng(0)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
 
 
 def run(optimizer, gradients, params=None):
@@ -34,8 +39,8 @@ def run(optimizer, gradients, params=None):
 
 
 @pytest.mark.parametrize("shape", [(3, 5), (5, 3)])
-def test_one_sided_shampoo_is_its_formula(shape):
-    gradients = RNG.normal(size=(6, *shape))
+def test_one_sided_shampoo_is_its_formula(shape, rng):
+    gradients = rng.normal(size=(6, *shape))
     b1, b2, eps = 0.9, 0.8, 1e-3
     mean, moment = np.zeros(shape), np.zeros((3, 3))
     for gradient in gradients:
@@ -51,20 +56,20 @@ def test_one_sided_shampoo_is_its_formula(shape):
     np.testing.assert_allclose(found, expected, rtol=1e-9)
 
 
-def test_one_sided_shampoo_does_not_blow_up_rounding():
+def test_one_sided_shampoo_does_not_blow_up_rounding(rng):
     """Of two rows that are equal there is one direction without gradients, but for rounding."""
-    gradients = 1e3 * jnp.asarray(RNG.normal(size=(6, 3, 5)), jnp.float32)
+    gradients = 1e3 * jnp.asarray(rng.normal(size=(6, 3, 5)), jnp.float32)
     gradients = gradients.at[:, 1].set(gradients[:, 0] * 0.7)
     found = np.asarray(run(scale_by_one_sided_shampoo(), gradients))
     np.testing.assert_allclose(found[1], 0.7 * found[0], atol=0.01)
     assert 0.1 < np.abs(found[0]).max() < 10
 
 
-def test_kron_whitens_what_is_correlated():
+def test_kron_whitens_what_is_correlated(rng):
     """Gradients L W R of white W: the learnt preconditioner takes L and R out."""
     left = np.array([[3.0, 0.0, 0.0], [2.0, 0.5, 0.0], [0.0, 0.1, 0.1]])
     right = np.array([[1.0, 0.7], [0.0, 0.2]])
-    gradients = left @ RNG.normal(size=(1000, 3, 2)) @ right
+    gradients = left @ rng.normal(size=(1000, 3, 2)) @ right
     kron = scale_by_kron(b1=0.0, preconditioner_rate=0.1)
 
     def step(state, gradient):
@@ -82,10 +87,10 @@ def test_kron_whitens_what_is_correlated():
     assert condition(whitened) < 30
 
 
-def test_soap_turns_with_its_gradients():
+def test_soap_turns_with_its_gradients(rng):
     """In rotated coordinates the update is the rotated update, which is not so for Adam."""
-    gradients = RNG.normal(size=(15, 4, 3))
-    rows, columns = (np.linalg.qr(RNG.normal(size=(n, n)))[0] for n in (4, 3))
+    gradients = rng.normal(size=(15, 4, 3))
+    rows, columns = (np.linalg.qr(rng.normal(size=(n, n)))[0] for n in (4, 3))
     with jax.enable_x64(True):
         soap = scale_by_soap(eps=1e-12)
         turned = rows @ gradients @ columns
@@ -94,9 +99,49 @@ def test_soap_turns_with_its_gradients():
     np.testing.assert_allclose(found, rows @ plain @ columns, rtol=1e-6, atol=1e-8)
 
 
+def test_soap_rests_at_its_first_update(rng):
+    """Nothing moves, nothing decays, and Adam's moments of vectors start with the second."""
+    params = {"matrix": jnp.ones((3, 2)), "bias": jnp.full(3, 2.0)}
+    gradients = {"matrix": rng.normal(size=(2, 3, 2)), "bias": rng.normal(size=(2, 3))}
+    optimizer = OPTIMIZERS["soap"].build(0.1, weight_decay=0.5)
+    first = jax.tree.map(lambda g: jnp.asarray(g[:1], jnp.float32), gradients)
+    both = jax.tree.map(lambda g: jnp.asarray(g, jnp.float32), gradients)
+    for update in jax.tree.leaves(run(optimizer, first, params)):
+        np.testing.assert_array_equal(update, 0.0)
+    found = run(optimizer, both, params)["bias"]
+    expected = 0.95 * (2.0 - 0.1 * np.sign(gradients["bias"][1])) - 2.0
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_lamb_is_its_formula(rng):
+    b1, b2, eps, rate, decay = 0.8, 0.9, 1e-3, 0.1, 0.3
+    params = {"matrix": rng.normal(size=(3, 2)), "zeros": np.zeros(3)}
+    gradients = {name: rng.normal(size=(5, *x.shape)) for name, x in params.items()}
+    with jax.enable_x64(True):
+        lamb = OPTIMIZERS["lamb"].build(rate, b1, b2, eps, decay)
+        found = run(lamb, jax.tree.map(jnp.asarray, gradients), params)
+    for name, x in params.items():
+        mean = sum((1 - b1) * b1 ** (4 - t) * g for t, g in enumerate(gradients[name]))
+        square = sum((1 - b2) * b2 ** (4 - t) * g**2 for t, g in enumerate(gradients[name]))
+        step = mean / (1 - b1**5) / (np.sqrt(square / (1 - b2**5)) + eps) + decay * x
+        share = np.linalg.norm(x) / np.linalg.norm(step) if name == "matrix" else 1.0
+        np.testing.assert_allclose(found[name], -rate * share * step, rtol=1e-9, err_msg=name)
+
+
+def test_lars_moves_by_a_share_of_the_array():
+    params = {"matrix": jnp.asarray([[3.0, 4.0]]), "zeros": jnp.zeros(2)}
+    gradient = jnp.asarray([6.0, 8.0])
+    optimizer = OPTIMIZERS["lars"].build(10.0, momentum=0.9, weight_decay=2.0)
+    gradients = {"matrix": gradient[None, None], "zeros": gradient[None]}
+    found = run(optimizer, gradients, params)
+    # 0.001 * 5 / (10 + 2 * 5) of g + 2 x = (12, 16)
+    np.testing.assert_allclose(found["matrix"], [[-0.03, -0.04]], rtol=1e-6)
+    np.testing.assert_allclose(found["zeros"], [-0.06, -0.08], rtol=1e-6)
+
+
 @pytest.mark.parametrize("shape", [(4, 7), (7, 4)])
-def test_orthogonalised_keeps_directions_and_levels_sizes(shape):
-    matrix = RNG.normal(size=shape)
+def test_orthogonalised_keeps_directions_and_levels_sizes(shape, rng):
+    matrix = rng.normal(size=shape)
     left, _, right = np.linalg.svd(matrix, full_matrices=False)
     found = left.T @ np.asarray(orthogonalised(jnp.asarray(matrix, jnp.float32))) @ right.T
     sizes = np.diag(found)
@@ -104,20 +149,20 @@ def test_orthogonalised_keeps_directions_and_levels_sizes(shape):
     np.testing.assert_allclose(found, np.diag(sizes), atol=1e-5)
 
 
-def test_normuon_evens_out_outputs():
+def test_normuon_evens_out_outputs(rng):
     """Columns are outputs: each gets an update of about the same size."""
-    gradients = jnp.asarray(RNG.normal(size=(60, 6, 6)) * 10.0 ** np.arange(6), jnp.float32)
+    gradients = jnp.asarray(rng.normal(size=(60, 6, 6)) * 10.0 ** np.arange(6), jnp.float32)
     update = np.asarray(run(scale_by_normuon(b2=0.9), gradients))
     sizes = np.sqrt(np.mean(update**2, axis=0))
     assert sizes.max() < 2 * sizes.min()
 
 
 @pytest.mark.parametrize("name", FOR_MATRICES)
-def test_filters_are_a_matrix_and_vectors_go_to_adam(name):
+def test_filters_are_a_matrix_and_vectors_go_to_adam(name, rng):
     entry = OPTIMIZERS[name]
     optimizer = entry.build(learning_rate=0.1, **({"b2": 0.99} if "b2" in entry.space else {}))
-    filters = jnp.asarray(RNG.normal(size=(3, 2, 1, 2, 4)), jnp.float32)
-    bias = jnp.asarray(RNG.normal(size=(3, 4)), jnp.float32)
+    filters = jnp.asarray(rng.normal(size=(3, 2, 1, 2, 4)), jnp.float32)
+    bias = jnp.asarray(rng.normal(size=(3, 4)), jnp.float32)
     gradients = {
         "filters": filters,
         "matrix": filters.reshape(3, 4, 4),
@@ -129,9 +174,13 @@ def test_filters_are_a_matrix_and_vectors_go_to_adam(name):
     np.testing.assert_allclose(updates["scale"], updates["bias"][0], rtol=1e-6)
     b1 = 0.95 if name == "soap" else 0.9
     b2 = 0.99 if name in ("soap", "one_sided_shampoo") else 0.999
-    mean = sum((1 - b1) * b1 ** (2 - t) * bias[t] for t in range(3)) / (1 - b1**3)
-    square = sum((1 - b2) * b2 ** (2 - t) * bias[t] ** 2 for t in range(3)) / (1 - b2**3)
-    np.testing.assert_allclose(updates["bias"], -0.1 * mean / jnp.sqrt(square), rtol=1e-4)
+    seen = bias[1:] if name == "soap" else bias  # the first is for its bases only
+    mean, square = np.zeros(4), np.zeros(4)
+    for gradient in np.asarray(seen):
+        mean = b1 * mean + (1 - b1) * gradient
+        square = b2 * square + (1 - b2) * gradient**2
+    mean, square = mean / (1 - b1 ** len(seen)), square / (1 - b2 ** len(seen))
+    np.testing.assert_allclose(updates["bias"], -0.1 * mean / np.sqrt(square), rtol=1e-4)
 
 
 def test_weight_decay_reaches_matrices_and_vectors():
@@ -160,7 +209,7 @@ def test_sixteen_bits_and_empty_arrays(name):
     assert jnp.isfinite(updates["matrix"].astype(jnp.float32)).all()
 
 
-def test_kron_learns_nothing_from_zeros():
+def test_kron_learns_nothing_from_zeros(rng):
     kron = scale_by_kron()
     zero = jnp.zeros((8, 8))
 
@@ -169,7 +218,7 @@ def test_kron_learns_nothing_from_zeros():
         return jax.lax.fori_loop(0, 600, lambda _, state: kron.update(zero, state)[1], state)
 
     state = rest(kron.init(zero))
-    found, state = kron.update(jnp.asarray(RNG.normal(size=(8, 8)), jnp.float32), state)
+    found, state = kron.update(jnp.asarray(rng.normal(size=(8, 8)), jnp.float32), state)
     update = jnp.asarray(found)
     assert jnp.isfinite(update).all()
     assert 0 < jnp.abs(update).max() < 10

@@ -6,14 +6,16 @@ import numpy as np
 import optax
 import pytest
 from kernel_matrix import compiled_in_haste
+from optimizer_peers import PEERS, trajectory
 
-from research.optimizers import OPTIMIZERS
+from research.optimizers import NAMES, find
 
 STEPS = 40
 TOLERANCE = 1e-6  # of the distance that an array has moved
 SHAPES = {"matrix": (4, 3), "vector": (5,), "scalar": ()}
 
-# Compared with nothing, and why. test_matrices.py and test_elementwise.py have oracles for them.
+# Compared with nothing, and why. test_matrices.py and test_elementwise.py have oracles for them,
+# and for what comes after.
 ALONE = {
     "amsgrad": "optax takes the maximum of the debiased mean squares, torch of the plain ones",
     "acprop": "no peer has it",
@@ -23,12 +25,16 @@ ALONE = {
     "dowg": "no peer has it",
 }
 
+# Compared without weight decay, and why.
+WITHOUT_DECAY = {"lamb": "the peer adds it to moments that still have their bias"}
+
 
 @pytest.fixture(scope="module")
-def peers():
+def with_peers():
     """Imported here, because torch takes seconds, and is not everywhere."""
     reason = "needs what tests/optimizers/peers.txt names, which make test-all installs"
-    return pytest.importorskip("optimizer_peers", reason=reason, exc_type=ImportError)
+    for module in ("torch", "pytorch_optimizer", "schedulefree", "prodigyopt"):
+        pytest.importorskip(module, reason=reason, exc_type=ImportError)
 
 
 def start_and_gradients():
@@ -43,7 +49,7 @@ def start_and_gradients():
 
 
 def ours(name, peer, start, gradients):
-    optimizer = OPTIMIZERS[name].build(**peer.hyperparameters)
+    optimizer = find(name, version=1).build(**peer.hyperparameters)
 
     @jax.jit
     def step(params, state, gradient):
@@ -60,24 +66,30 @@ def ours(name, peer, start, gradients):
     return jax.tree.map(lambda *values: np.stack(values), *steps)
 
 
-@pytest.mark.parametrize("name", [name for name in OPTIMIZERS if name not in ALONE])
-def test_parameters_are_those_of_the_peer(name, peers):
-    peer = peers.PEERS[name]
+@pytest.mark.usefixtures("with_peers")
+@pytest.mark.parametrize("name", PEERS)
+def test_parameters_are_those_of_the_peer(name):
+    peer = PEERS[name]
     start, gradients = start_and_gradients()
     with jax.enable_x64(True), compiled_in_haste():
         found = ours(name, peer, start, gradients)
-        expected = peers.trajectory(peer, start, gradients)
+        expected = trajectory(peer, start, gradients)
     for key in peer.parameters:
         moved = np.abs(expected[key] - start[key]).max()
         assert moved > 1e-3
         assert np.abs(found[key] - expected[key]).max() <= TOLERANCE * moved, key
 
 
-def test_every_optimizer_has_a_peer_or_a_reason(peers):
-    assert set(peers.PEERS) | set(ALONE) == set(OPTIMIZERS)
-    assert not set(peers.PEERS) & set(ALONE)
+def test_every_optimizer_has_a_peer_or_a_reason():
+    assert set(PEERS) | set(ALONE) == set(NAMES)
+    assert not set(PEERS) & set(ALONE)
+    assert len(PEERS) >= 30
 
 
-def test_most_optimizers_are_compared():
-    assert set(ALONE) < set(OPTIMIZERS)
-    assert len(OPTIMIZERS) - len(ALONE) >= 30
+def test_weight_decay_is_compared_where_there_is_one():
+    without = {
+        name
+        for name, peer in PEERS.items()
+        if "weight_decay" in find(name).space and not peer.hyperparameters["weight_decay"]
+    }
+    assert without == set(WITHOUT_DECAY)

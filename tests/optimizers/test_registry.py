@@ -11,11 +11,12 @@ import pytest
 
 from research import optimizers
 from research.errors import ConfigError
-from research.optimizers import OPTIMIZERS
-from research.optimizers.registry import LEFT_OUT
+from research.optimizers import LATEST, NAMES, find
+from research.optimizers.registry import LEFT_OUT, VERSIONS
 
 LOW, HIGH = 0.0, 1.0
 MISSION = ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw")
+OPTIMIZERS = VERSIONS[1]  # hyperparameters as the papers have them
 README = Path(optimizers.__file__).with_name("README.md")
 
 
@@ -84,20 +85,24 @@ def test_momentum_accumulates():
     assert float(jnp.asarray(params)) == pytest.approx(-0.1 * (1 + 1.9 + 2.71))
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
-def test_every_entry_is_complete(name):
-    entry = OPTIMIZERS[name]
-    assert "learning_rate" in entry.space
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("name", NAMES)
+def test_every_entry_is_complete(name, version):
+    entry = find(name, version)
     assert any(char.isdigit() for char in entry.paper)  # a year
     for bounds in entry.space.values():
-        assert 0 < bounds.at(LOW) < bounds.at(0.5) < bounds.at(HIGH)
+        assert 0 <= bounds.at(LOW) < bounds.at(0.5) < bounds.at(HIGH)
+    parameters = inspect.signature(entry.build).parameters
+    assert set(entry.space) <= set(parameters)
+    needed = {k for k, p in parameters.items() if p.default is inspect.Parameter.empty}
+    assert needed <= {"learning_rate"}  # the others have the papers' usual values
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("shape", [(6, 4), (3, 5)])
 def test_the_state_is_as_large_as_stated(name, shape):
-    for version in (1, 2):
-        entry = optimizers.find(name, version)
+    for version in VERSIONS:
+        entry = find(name, version)
         point = {key: bounds.at(0.5) for key, bounds in entry.space.items()}
         state = jax.eval_shape(entry.build(**point).init, jnp.zeros(shape))
         kept = sum(leaf.size for leaf in jax.tree.leaves(state) if leaf.size > 1)
@@ -138,4 +143,10 @@ def test_the_readme_lists_every_entry():
 
 def test_unknown_names_suggest_the_nearest():
     with pytest.raises(ConfigError, match=r"received 'adm'\. Did you mean 'adam'"):
-        optimizers.find("adm")
+        find("adm")
+
+
+def test_what_is_found_by_default_is_the_newest():
+    assert find("adam") is find("adam", LATEST)
+    assert find("adam").space != find("adam", 1).space
+    assert all(tuple(entries) == NAMES for entries in VERSIONS.values())

@@ -5,9 +5,8 @@ import numpy as np
 import optax
 import pytest
 
-from research import optimizers
 from research.errors import ConfigError
-from research.optimizers import OPTIMIZERS, SCHEDULES, build_scheduled, find, find_schedule
+from research.optimizers import SCHEDULES, build_scheduled, find, find_schedule
 
 # Of 100 steps: the factor at some of them, by hand.
 POINTS = {
@@ -18,6 +17,7 @@ POINTS = {
     "warmup": {0: 0.0, 5: 0.5, 10: 1.0, 100: 1.0},
     "warmup_linear": {0: 0.0, 5: 0.5, 10: 1.0, 55: 0.5, 100: 0.0},
     "warmup_cosine": {0: 0.0, 5: 0.5, 10: 1.0, 55: 0.5, 100: 0.0},
+    "inverse_sqrt": {0: 0.0, 5: 0.5, 10: 1.0, 40: 0.5, 90: 1 / 3},
     "wsd": {0: 0.0, 5: 0.5, 10: 1.0, 80: 1.0, 90: 0.5, 100: 0.0},
 }
 
@@ -30,11 +30,20 @@ def test_schedules_are_their_definitions(name):
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
-@pytest.mark.parametrize("steps", [2, 3, 7])
-def test_short_schedules_stay_between_zero_and_one(name, steps):
-    schedule = SCHEDULES[name](steps)
-    values = np.array([float(jnp.asarray(schedule(step))) for step in range(steps + 1)])
-    assert ((values >= 0) & (values <= 1)).all()
+def test_schedules_of_any_length_stay_between_zero_and_one(name):
+    for steps in range(1, 13):
+        schedule = SCHEDULES[name](steps)
+        assert jnp.shape(schedule(jnp.asarray(0))) == ()
+        values = np.array([float(jnp.asarray(schedule(step))) for step in range(steps + 2)])
+        assert ((values >= 0) & (values <= 1)).all()  # which NaN is not
+        if steps > 1:  # a training of one step may be all warm-up
+            assert values[:steps].max() == 1.0
+
+
+@pytest.mark.parametrize(("steps", "factors"), [(1, [1]), (2, [1, 0.1]), (3, [1, 1, 0.1])])
+def test_few_steps_fall_at_a_half_and_at_three_quarters(steps, factors):
+    schedule = SCHEDULES["step"](steps)
+    assert [float(jnp.asarray(schedule(step))) for step in range(steps)] == pytest.approx(factors)
 
 
 def first_update(optimizer, gradient):
@@ -43,9 +52,8 @@ def first_update(optimizer, gradient):
 
 
 def test_the_schedule_scales_weight_decay_too():
-    optimizer = optimizers.with_schedule(
-        OPTIMIZERS["adamw"].build(1.0, weight_decay=0.5), "warmup_cosine", 100
-    )
+    hyperparameters = {"learning_rate": 1.0, "weight_decay": 0.5}
+    optimizer = build_scheduled(find("adamw"), hyperparameters, "warmup_cosine", 100)
     assert first_update(optimizer, jnp.zeros(())) == 0.0
 
 
@@ -73,7 +81,7 @@ def test_a_schedule_inside_is_the_learning_rate():
 
 def test_unknown_schedules_are_refused():
     with pytest.raises(ConfigError, match="schedule must be one of constant, cosine"):
-        optimizers.with_schedule(optax.sgd(1.0), "zzz", 3)
+        build_scheduled(find("sgd"), {"learning_rate": 1.0}, "zzz", 3)
     with pytest.raises(ConfigError, match=r"received 'wsdd'\. Did you mean 'wsd'"):
         find_schedule("wsdd")
 

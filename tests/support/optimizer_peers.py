@@ -1,23 +1,36 @@
 """Optimizers of other people, for tests/optimizers/test_parity.py: each as an entry is set there.
 
 They are in a folder of their own where ``make test-all`` has installed them (tests/conftest.py).
-Everything is in float64. Where a peer casts to less, ``lifted`` replaces the cast.
+The table can be read without them. Everything is in float64. Where a peer casts to less,
+``lifted`` replaces the cast.
 """
 # pyright: reportMissingImports=false
 
 import contextlib
+import importlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 from unittest import mock
 
 import jax
 import numpy as np
-import prodigyopt
-import pytorch_optimizer
-import schedulefree
-import torch
-from pytorch_optimizer.optimizer import psgd
-from pytorch_optimizer.optimizer.muon import normuon
+
+
+class _Module:
+    """A module that is imported when something in it is used."""
+
+    def __init__(self, name: str):
+        self._name = name
+
+    def __getattr__(self, attribute: str) -> Any:
+        if attribute.startswith("__"):  # what looks for doctests asks
+            raise AttributeError(attribute)
+        return getattr(importlib.import_module(self._name), attribute)
+
+
+torch = _Module("torch")
+prodigyopt, schedulefree = _Module("prodigyopt"), _Module("schedulefree")
+_O, _P = _Module("torch.optim"), _Module("pytorch_optimizer")
 
 ALL = ("matrix", "vector", "scalar")
 MATRIX = ("matrix",)
@@ -30,7 +43,7 @@ class Peer(NamedTuple):
     """
 
     hyperparameters: Mapping[str, float]
-    make: Callable[[list[torch.Tensor]], Any]
+    make: Callable[[list[Any]], Any]
     parameters: tuple[str, ...] = ALL
     transposed: bool = False  # torch's matrices are (outputs, inputs)
 
@@ -38,6 +51,9 @@ class Peer(NamedTuple):
 @contextlib.contextmanager
 def lifted() -> Iterator[None]:
     """Peers compute in float64 what they would compute in bfloat16 or float32."""
+    torch = importlib.import_module("torch")  # not the stand-in, to be patched
+    psgd = importlib.import_module("pytorch_optimizer.optimizer.psgd")
+    normuon = importlib.import_module("pytorch_optimizer.optimizer.muon.normuon")
     orthogonalise = normuon.zero_power_via_newton_schulz_5
 
     def exactly(matrix, **options):
@@ -95,7 +111,6 @@ def trajectory(
     return {name: np.stack(values) for name, values in steps.items()}
 
 
-_O, _P = torch.optim, pytorch_optimizer
 _BETAS = (0.9, 0.99)
 _RATE = {"learning_rate": 0.01}
 _ADAM = _RATE | {"b1": 0.9, "b2": 0.99, "eps": 1e-8}
@@ -134,8 +149,8 @@ PEERS: dict[str, Peer] = {
         lambda p: _P.ADOPT(p, 0.01, _BETAS, clip_lambda=lambda step: (step - 1) ** 0.25, eps=1e-6),
     ),
     "adan": Peer(
-        _RATE | {"b1": 0.98, "b2": 0.92, "b3": 0.99, "weight_decay": 0.0},
-        lambda p: _P.Adan(p, 0.01, (0.98, 0.92, 0.99), eps=1e-8),
+        _RATE | {"b1": 0.98, "b2": 0.92, "b3": 0.99, "weight_decay": 0.1},
+        lambda p: _P.Adan(p, 0.01, (0.98, 0.92, 0.99), weight_decay=0.1, eps=1e-8),
     ),
     "ademamix": Peer(
         _RATE | {"b2": 0.99, "b3": 0.999, "alpha": 5.0, "weight_decay": 0.1},
@@ -148,9 +163,9 @@ PEERS: dict[str, Peer] = {
         lambda p: _P.MADGRAD(p, 0.01, momentum=0.9, eps=1e-6, weight_decay=0.0),
     ),
     "mars": Peer(
-        _PLAIN | {"gamma": 0.025, "eps": 1e-15},
+        _ADAMW | {"gamma": 0.025, "eps": 1e-15},
         lambda p: _P.MARS(
-            p, 0.01, _BETAS, gamma=0.025, weight_decay=0.0, optimize_1d=True, eps=1e-15
+            p, 0.01, _BETAS, gamma=0.025, weight_decay=0.1, optimize_1d=True, eps=1e-15
         ),
     ),
     "sign_sgd": Peer(_RATE, lambda p: _P.SignSGD(p, 0.01, momentum=0.0)),
@@ -169,11 +184,11 @@ PEERS: dict[str, Peer] = {
         ),
     ),
     "cautious_lion": Peer(
-        _PLAIN, lambda p: _P.Lion(p, 0.01, _BETAS, weight_decay=0.0, cautious=True)
+        _ADAMW, lambda p: _P.Lion(p, 0.01, _BETAS, weight_decay=0.1, cautious=True)
     ),
     "lars": Peer(
-        {"learning_rate": 10.0, "momentum": 0.9, "weight_decay": 0.0},
-        lambda p: _P.LARS(p, 10.0, momentum=0.9),
+        {"learning_rate": 10.0, "momentum": 0.9, "weight_decay": 0.1},
+        lambda p: _P.LARS(p, 10.0, momentum=0.9, weight_decay=0.1),
         MATRIX,
     ),
     "lamb": Peer(
@@ -181,8 +196,8 @@ PEERS: dict[str, Peer] = {
         lambda p: _P.Lamb(p, 0.01, _BETAS, eps=1e-15, adam_debias=True),
     ),
     "novograd": Peer(
-        _PLAIN | {"b2": 0.5},
-        lambda p: _P.NovoGrad(p, 0.01, (0.9, 0.5), weight_decay=0.0, eps=1e-6),
+        _ADAMW | {"b2": 0.5},
+        lambda p: _P.NovoGrad(p, 0.01, (0.9, 0.5), weight_decay=0.1, eps=1e-6),
     ),
     "fromage": Peer(_RATE, lambda p: _P.Fromage(p, 0.01)),
     "adafactor": Peer(
@@ -196,17 +211,20 @@ PEERS: dict[str, Peer] = {
         MATRIX,
     ),
     "normuon": Peer(
-        _RATE | {"beta": 0.95, "b2": 0.95, "weight_decay": 0.0},
+        _RATE | {"beta": 0.95, "b2": 0.95, "weight_decay": 0.1},
         lambda p: _P.NorMuon(
-            [{"params": p, "use_muon": True}], 0.01, update_scale="match_rms", foreach=False
+            [{"params": p, "use_muon": True}],
+            0.01,
+            weight_decay=0.1,
+            update_scale="match_rms",
+            foreach=False,
         ),
         MATRIX,
         transposed=True,
     ),
     "soap": Peer(
-        _PLAIN | {"b1": 0.95, "b2": 0.95},
-        lambda p: _P.SOAP(p, 0.01, (0.95, 0.95), weight_decay=0.0, precondition_frequency=10),
-        MATRIX,
+        _ADAMW | {"b1": 0.95, "b2": 0.95},
+        lambda p: _P.SOAP(p, 0.01, (0.95, 0.95), weight_decay=0.1, precondition_frequency=10),
     ),
     "kron": Peer(
         _RATE | {"b1": 0.9, "preconditioner_rate": 0.1, "weight_decay": 0.1},
@@ -216,18 +234,22 @@ PEERS: dict[str, Peer] = {
         MATRIX,
     ),
     "prodigy": Peer(
-        {"learning_rate": 1.0, "b1": 0.9, "b2": 0.99, "weight_decay": 0.0},
-        lambda p: prodigyopt.Prodigy(p, 1.0, betas=_BETAS, use_bias_correction=True),
+        {"learning_rate": 1.0, "b1": 0.9, "b2": 0.99, "weight_decay": 0.1},
+        lambda p: prodigyopt.Prodigy(
+            p, 1.0, betas=_BETAS, weight_decay=0.1, use_bias_correction=True
+        ),
     ),
     "dadapt_adamw": Peer(
-        {"learning_rate": 1.0, "b1": 0.9, "b2": 0.99, "weight_decay": 0.0},
-        lambda p: _P.DAdaptAdam(p, 1.0, _BETAS, bias_correction=True),
+        {"learning_rate": 1.0, "b1": 0.9, "b2": 0.99, "weight_decay": 0.1},
+        lambda p: _P.DAdaptAdam(
+            p, 1.0, _BETAS, weight_decay=0.1, weight_decouple=True, bias_correction=True
+        ),
     ),
     "schedule_free_sgd": Peer(
         {"learning_rate": 0.1, "b1": 0.9},
         lambda p: schedulefree.SGDScheduleFree(p, 0.1, momentum=0.9),
     ),
     "schedule_free_adamw": Peer(
-        _PLAIN, lambda p: schedulefree.AdamWScheduleFree(p, 0.01, _BETAS, weight_decay=0.0)
+        _ADAMW, lambda p: schedulefree.AdamWScheduleFree(p, 0.01, _BETAS, weight_decay=0.1)
     ),
 }
