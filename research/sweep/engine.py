@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from research.errors import DataError
 from research.sweep.chunks import Chunk, Plan, chunk_of, groups_of
 from research.sweep.meter import metered
@@ -122,11 +124,12 @@ def _keep(key: tuple[Any, ...], program: Program) -> Program:
     return program
 
 
-def worker_environment(platforms: str | None) -> dict[str, str]:
+def worker_environment() -> dict[str, str]:
     """What a worker needs in its environment before JAX starts there.
 
-    On a CPU, one thread: as many workers as cores use all of them, without waiting for each other,
-    and the bits of a row do not depend on the number of cores.
+    The platform that this process was told to use. On a CPU, one thread: as many workers as cores
+    use all of them, without waiting for each other, and the bits of a row do not depend on the
+    number of cores.
     """
     flags = os.environ.get("XLA_FLAGS", "")
     if "xla_cpu_multi_thread_eigen" not in flags:
@@ -134,4 +137,5 @@ def worker_environment(platforms: str | None) -> dict[str, str]:
     threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NPROC")
     environment = {name: "1" for name in threads}
     environment |= {"XLA_FLAGS": flags, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    platforms = getattr(jax.config, "jax_platforms")  # noqa: B009 (unknown to type checkers)
     return environment | ({"JAX_PLATFORMS": platforms} if platforms else {})

@@ -30,7 +30,7 @@ class LocalWorkers:
         self.slots = workers or _default_workers()
         self._run_path = run_path
         self._data_dir = data_dir
-        self._environment = worker_environment(jax.config.read("jax_platforms"))
+        self._environment = worker_environment()
         self._waiting: list[tuple[Chunk, Future[dict[str, Any]]]] = []
         self._changed = threading.Condition()
         self._closed = False

@@ -5,8 +5,6 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from research.errors import ConfigError
 from research.sweep.backends import ChunkFailed, import_paths, request_for, result_of
 from research.sweep.chunks import Chunk
@@ -41,7 +39,7 @@ class RayTasks:
         self._ray = ray
         self._run_path = run_path
         self._data_dir = data_dir
-        environment = worker_environment(jax.config.read("jax_platforms"))
+        environment = worker_environment()
         environment["PYTHONPATH"] = import_paths()
         ray.init(
             address=os.environ.get("RAY_ADDRESS"),

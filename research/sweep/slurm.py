@@ -13,8 +13,6 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from research.errors import ConfigError
 from research.sweep.backends import ChunkFailed, ask, request_for, result_of, start_worker
 from research.sweep.chunks import Chunk
@@ -65,7 +63,7 @@ class SlurmJobs:
         self.slots = workers or _JOBS
         self._run_path = run_path
         self._data_dir = data_dir
-        self._environment = worker_environment(jax.config.read("jax_platforms"))
+        self._environment = worker_environment()
         self._executor = submitit.AutoExecutor(folder=run_path / "jobs", cluster=cluster)
         usual = {"name": "trellis", "timeout_min": _MINUTES, "cpus_per_task": 1}
         self._executor.update_parameters(**{**usual, **(parameters or {})})
