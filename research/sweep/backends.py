@@ -62,7 +62,7 @@ def open_backend(
     if name == "slurm":
         from research.sweep.slurm import SlurmJobs
 
-        return SlurmJobs(run_path, place, workers or 32)
+        return SlurmJobs(run_path, place, workers)
     if name == "ray":
         from research.sweep.ray import RayTasks
 
@@ -80,14 +80,13 @@ def start_worker(environment: Mapping[str, str], log: IO[str] | int) -> subproce
 
     Its own session: Ctrl-C reaches this process only, which then stops its workers.
     """
-    paths = os.pathsep.join(os.path.abspath(path) for path in sys.path if path)
     return subprocess.Popen(
         [sys.executable, "-P", "-m", "research.sweep.worker"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=log,
         text=True,
-        env={**os.environ, "PYTHONPATH": paths, **environment},
+        env={**os.environ, "PYTHONPATH": import_paths(), **environment},
         start_new_session=True,
     )
 
@@ -111,7 +110,20 @@ def ask(worker: subprocess.Popen[str], request: Mapping[str, Any]) -> dict[str, 
         status = worker.wait()
         reason = f"signal {-status}" if status < 0 else f"exit status {status}"
         raise ChunkFailed(f"the worker process {worker.pid} ended with {reason}")
-    reply = json.loads(answer)
-    if "error" in reply:
-        raise ChunkFailed(reply["error"], reply["traceback"])
-    return reply["result"]
+    return result_of(json.loads(answer))
+
+
+def result_of(answer: Mapping[str, Any]) -> dict[str, Any]:
+    """What a worker's answer holds.
+
+    Raises:
+        ChunkFailed: an error.
+    """
+    if "error" in answer:
+        raise ChunkFailed(answer["error"], answer["traceback"])
+    return answer["result"]
+
+
+def import_paths() -> str:
+    """Where this process imports from, as a value of PYTHONPATH."""
+    return os.pathsep.join(os.path.abspath(path) for path in sys.path if path)

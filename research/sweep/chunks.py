@@ -141,8 +141,7 @@ def cut(
         for group in groups_of(plan, trainings)
         if any(training.key() not in done for training in group)
     ]
-    parts = max(1, min(parts, len(groups)))
-    size = math.ceil(len(groups) / parts)
+    size = max(1, math.ceil(len(groups) / max(1, parts)))
     return [
         Chunk(
             groups[start][0].task,

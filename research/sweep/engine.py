@@ -11,11 +11,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from research.errors import DataError
 from research.sweep.chunks import Chunk, Plan, chunk_of, groups_of
 from research.sweep.meter import metered
 from research.sweep.planner import choose
-from research.sweep.program import Data, Program, make_program, put_on_device, sizes, train
+from research.sweep.program import Prepared, Program, make_program, prepare, sizes, train
 from research.sweep.store import append_line, store_of
 from research.sweep.training import Task
 from research.workloads.workload import Workload
@@ -44,8 +46,8 @@ def execute(
 
 
 def _plan(chunk: Chunk, data_dir: str | None) -> dict[str, Any]:
-    workload, data = _load(chunk.loader, chunk.task, data_dir)
-    choice = choose(workload, data, chunk.task, chunk.trainings, chunk.trial_steps)
+    prepared = _load(chunk.loader, chunk.task, data_dir)
+    choice = choose(prepared, chunk.task, chunk.trainings, chunk.trial_steps)
     _keep(_program_key(chunk, choice.plan, data_dir), choice.program)
     return {"plan": choice.record(chunk.trial_steps, len(chunk.trainings))}
 
@@ -54,13 +56,13 @@ def _train(chunk: Chunk, run_path: Path, data_dir: str | None) -> dict[str, Any]
     plan, store = chunk.plan, store_of(run_path)
     assert plan is not None
     with metered() as spent:
-        workload, data = _load(chunk.loader, chunk.task, data_dir)
-        program = _program(chunk, plan, workload, data_dir)
+        prepared = _load(chunk.loader, chunk.task, data_dir)
+        program = _program(chunk, plan, prepared, data_dir)
         committed, steps = [], 0
         for group in groups_of(plan, chunk.trainings):
             if not store.missing(training.key() for training in group):
                 continue
-            rows, taken = train(program, workload, data, plan, group)
+            rows, taken = train(program, prepared, plan, group)
             committed += [row["key"] for row in rows if store.commit(row)]
             steps += taken
     record = {
@@ -71,7 +73,7 @@ def _train(chunk: Chunk, run_path: Path, data_dir: str | None) -> dict[str, Any]
         "cpu_seconds": round(spent.cpu_seconds, 4),
         "compile_seconds": round(spent.compile_seconds, 4),
         "steps": steps,
-        **sizes(program, plan, chunk.trainings[0]),
+        **sizes(program, prepared, chunk.trainings[0]),
     }
     if steps:
         append_line(run_path / "timings.jsonl", record)
@@ -79,22 +81,21 @@ def _train(chunk: Chunk, run_path: Path, data_dir: str | None) -> dict[str, Any]
 
 
 @functools.lru_cache(maxsize=2)
-def _loaded(loader: str, name: str, data_dir: str | None) -> tuple[Workload, Data]:
+def _loaded(loader: str, name: str, data_dir: str | None) -> Prepared:
     module, _, function = loader.partition(":")
     load: Callable[..., Workload] = getattr(importlib.import_module(module), function)
-    workload = load(name, data_dir)
-    return workload, put_on_device(workload)
+    return prepare(load(name, data_dir))
 
 
-def _load(loader: str, task: Task, data_dir: str | None) -> tuple[Workload, Data]:
-    workload, data = _loaded(loader, task.workload, data_dir)
-    if workload.sha256 != task.sha256:
+def _load(loader: str, task: Task, data_dir: str | None) -> Prepared:
+    prepared = _loaded(loader, task.workload, data_dir)
+    if prepared.workload.sha256 != task.sha256:
         raise DataError(
             f"the data of {task.workload} must have the sha256 {task.sha256}, as when the run was "
-            f"begun; they have {workload.sha256}. Give the same data directory as then, or start "
-            "anew with --fresh."
+            f"begun; they have {prepared.workload.sha256}. Give the same data directory "
+            "as then, or start anew with --fresh."
         )
-    return workload, data
+    return prepared
 
 
 # Compiled programs are kept by the process that compiled them: the final runs follow their search.
@@ -106,11 +107,11 @@ def _program_key(chunk: Chunk, plan: Plan, data_dir: str | None) -> tuple[Any, .
     return chunk.loader, chunk.task, plan, data_dir
 
 
-def _program(chunk: Chunk, plan: Plan, workload: Workload, data_dir: str | None) -> Program:
+def _program(chunk: Chunk, plan: Plan, prepared: Prepared, data_dir: str | None) -> Program:
     key = _program_key(chunk, plan, data_dir)
     program = _PROGRAMS.get(key)
     if program is None:
-        program = make_program(workload, chunk.task, plan)
+        program = make_program(prepared.workload, chunk.task, plan)
     return _keep(key, program)
 
 
@@ -123,11 +124,12 @@ def _keep(key: tuple[Any, ...], program: Program) -> Program:
     return program
 
 
-def worker_environment(platforms: str | None) -> dict[str, str]:
+def worker_environment() -> dict[str, str]:
     """What a worker needs in its environment before JAX starts there.
 
-    On a CPU, one thread: as many workers as cores use all of them, without waiting for each other,
-    and the bits of a row do not depend on the number of cores.
+    The platform that this process was told to use. On a CPU, one thread: as many workers as cores
+    use all of them, without waiting for each other, and the bits of a row do not depend on the
+    number of cores.
     """
     flags = os.environ.get("XLA_FLAGS", "")
     if "xla_cpu_multi_thread_eigen" not in flags:
@@ -135,4 +137,5 @@ def worker_environment(platforms: str | None) -> dict[str, str]:
     threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NPROC")
     environment = {name: "1" for name in threads}
     environment |= {"XLA_FLAGS": flags, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    platforms = getattr(jax.config, "jax_platforms")  # noqa: B009 (unknown to type checkers)
     return environment | ({"JAX_PLATFORMS": platforms} if platforms else {})

@@ -1,5 +1,6 @@
 """Worker processes on this machine, one for each core."""
 
+import contextlib
 import os
 import subprocess
 import threading
@@ -29,7 +30,7 @@ class LocalWorkers:
         self.slots = workers or _default_workers()
         self._run_path = run_path
         self._data_dir = data_dir
-        self._environment = worker_environment(jax.config.jax_platforms)
+        self._environment = worker_environment()
         self._waiting: list[tuple[Chunk, Future[dict[str, Any]]]] = []
         self._changed = threading.Condition()
         self._closed = False
@@ -114,10 +115,8 @@ class LocalWorkers:
         if process is not None:
             for pipe in (process.stdin, process.stdout):
                 if pipe is not None:
-                    try:
+                    with contextlib.suppress(OSError):  # what was not sent has no reader
                         pipe.close()
-                    except OSError:
-                        pass  # what was not sent yet has no reader
 
 
 def _default_workers() -> int:

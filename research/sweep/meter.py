@@ -38,9 +38,10 @@ def metered() -> Iterator[Spent]:
     """
     spent = Spent()
 
-    def listen(event: str, duration: float, **_: object) -> None:
+    def listen(event: str, duration_secs: float, **kwargs: str | int) -> None:
+        del kwargs
         if event.startswith(_COMPILATION):
-            spent.compile_seconds += duration
+            spent.compile_seconds += duration_secs
             spent.compilations += event.endswith("backend_compile_duration")
 
     jax.monitoring.register_event_duration_secs_listener(listen)

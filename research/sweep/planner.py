@@ -5,19 +5,17 @@ Measuring is work too, so it may take a fifth of what the scan, which is timed f
 everything; what does not fit is not tried, and the record says so.
 """
 
+import itertools
 import math
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
-
-import jax
 
 from research.sweep.chunks import Plan
 from research.sweep.meter import metered
-from research.sweep.program import Data, Program, make_program, start, window_indices
+from research.sweep.program import Prepared, Program, make_program, windows
 from research.sweep.training import Task, Training
-from research.workloads.workload import Workload
 
 _SHARE = 0.2  # of the work that measuring for it may take
 _MOST_ROWS = 10
@@ -107,8 +105,7 @@ def candidates(trainings: int) -> list[Plan]:
 
 
 def choose(
-    workload: Workload,
-    data: Data,
+    prepared: Prepared,
     task: Task,
     trainings: Sequence[Training],
     trial_steps: int,
@@ -118,8 +115,7 @@ def choose(
     """Measure and choose.
 
     Args:
-        workload: of the task.
-        data: its arrays.
+        prepared: the workload.
         task: what is planned for.
         trainings: of the task, as many as are run at a time; the first are what is measured.
         trial_steps: the work to plan for, in steps of one training.
@@ -127,7 +123,7 @@ def choose(
     """
     number = len(trainings)
     first, *others = candidates(number)
-    timing, best_program = measure(workload, data, task, first, trainings)
+    timing, best_program = measure(prepared, task, first, trainings)
     timings, untried = [timing], []
     left = share * timing.total(trial_steps, number)
     for plan in others:
@@ -137,7 +133,7 @@ def choose(
             untried.append((plan, reason))
             continue
         began = time.perf_counter()
-        timing, program = measure(workload, data, task, plan, trainings)
+        timing, program = measure(prepared, task, plan, trainings)
         left -= time.perf_counter() - began
         if timing.total(trial_steps, number) < min(t.total(trial_steps, number) for t in timings):
             best_program = program
@@ -153,15 +149,17 @@ def _cost_of_trying(scan: Timing, plan: Plan, task: Task) -> float:
 
 
 def measure(
-    workload: Workload, data: Data, task: Task, plan: Plan, trainings: Sequence[Training]
+    prepared: Prepared, task: Task, plan: Plan, trainings: Sequence[Training]
 ) -> tuple[Timing, Program]:
     """Seconds of one plan, evaluation included: the median of a few windows, or a slow one's."""
-    program = make_program(workload, task, plan)
-    running = windows(program, workload, data, plan, trainings[: plan.chunk])
+    program = make_program(prepared.workload, task, plan)
+    again = itertools.count()
+    running = itertools.chain.from_iterable(
+        windows(program, prepared, plan, trainings[: plan.chunk]) for _ in again
+    )
     with metered() as spent:
         next(running)
     seconds = [spent.running]
-    compile_seconds = spent.compile_seconds
     while sum(seconds) < _ENOUGH_SECONDS and len(seconds) <= _MOST_REPEATS:
         began = time.perf_counter()
         next(running)
@@ -169,22 +167,4 @@ def measure(
     # The first call waits for more than what counts as compilation.
     window = statistics.median(seconds[1:] or seconds)
     per_step = window / (plan.chunk * task.evaluate_every)
-    return Timing(plan, per_step, compile_seconds), program
-
-
-def windows(
-    program: Program,
-    workload: Workload,
-    data: Data,
-    plan: Plan,
-    trainings: Sequence[Training],
-) -> Iterator[None]:
-    """Advance trainings by a window at a time; past the end they begin again."""
-    task = trainings[0].task
-    while True:
-        running = start(program, plan, trainings)
-        for window in range(task.steps // task.evaluate_every):
-            indices = window_indices(workload, task, plan, trainings, window)
-            running, losses, sums = program.advance(data, running, indices)
-            jax.device_get((losses, sums))
-            yield
+    return Timing(plan, per_step, spent.compile_seconds), program

@@ -10,7 +10,7 @@ where the loop over steps is.
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -30,7 +30,7 @@ from research.workloads.workload import Workload
 
 _EVALUATION_BATCH = 256
 
-Hyperparameters = Mapping[str, Float[Array, "*R"]]
+Hyperparameters = Mapping[str, Any]  # name -> (R,), on the device or not
 
 
 class Split(NamedTuple):
@@ -48,6 +48,17 @@ class Data(NamedTuple):
     test: Split
 
 
+class Prepared(NamedTuple):
+    """A workload with what all its tasks share: the arrays on the device, the compiled start.
+
+    ``initial(seed)`` -> the parameters, and the data of the key that steps draw from.
+    """
+
+    workload: Workload
+    data: Data
+    initial: Callable[[np.uint32], tuple[Any, Array]]
+
+
 class Trainings(NamedTuple):
     """R trainings on the way."""
 
@@ -59,20 +70,28 @@ class Trainings(NamedTuple):
 class Program(NamedTuple):
     """What a task compiles to.
 
-    ``begin(hyperparameters, seeds)`` -> Trainings; ``advance(data, trainings, indices (R, W, B))``
-    -> the same W steps later, losses (R, W), and the sums over each validation batch,
-    {"loss": (R, N), "score": (R, N)}; ``test(data, trainings)`` -> the same for the test split.
+    ``begin(params, key data, hyperparameters)``, with an axis R each, -> Trainings;
+    ``advance(data, trainings, indices (R, W, B))`` -> the same W steps later, losses (R, W), and
+    the sums over each validation batch, {"loss": (R, N), "score": (R, N)};
+    ``test(data, trainings)`` -> the same for the test split.
     """
 
-    begin: Callable[[Hyperparameters, Int[Array, " R"]], Trainings]
+    begin: Callable[[Any, Any, Hyperparameters], Trainings]
     advance: Callable[..., tuple[Trainings, Array, Mapping[str, Array]]]
     test: Callable[[Data, Trainings], Mapping[str, Array]]
 
 
-def put_on_device(workload: Workload) -> Data:
-    """The arrays of a workload where programs take them from."""
+def prepare(workload: Workload) -> Prepared:
+    """Put a workload's arrays where programs take them from; once for all its tasks."""
     train = {name: jnp.asarray(array) for name, array in workload.train.items()}
-    return Data(train, _split(workload.validation), _split(workload.test))
+    data = Data(train, _split(workload.validation), _split(workload.test))
+
+    @jax.jit
+    def initial(seed):
+        init_key, train_key = jax.random.split(jax.random.key(seed))
+        return workload.init(init_key), jax.random.key_data(train_key)
+
+    return Prepared(workload, data, initial)
 
 
 def _split(examples: Mapping[str, np.ndarray]) -> Split:
@@ -107,10 +126,9 @@ def make_program(workload: Workload, task: Task, plan: Plan) -> Program:
     def optimizer(hyperparameters):
         return build_scheduled(entry, hyperparameters, task.schedule, task.steps)
 
-    def begin(hyperparameters, seed) -> Trainings:
-        init_key, train_key = jax.random.split(jax.random.key(seed))
-        state = init_state(workload.init(init_key), optimizer(hyperparameters))
-        return Trainings(state, train_key, hyperparameters)
+    def begin(params, key_data, hyperparameters) -> Trainings:
+        state = init_state(params, optimizer(hyperparameters))
+        return Trainings(state, jax.random.wrap_key_data(key_data), hyperparameters)
 
     def step(data: Data, training: Trainings, index):
         def apply(params, batch, key):
@@ -201,10 +219,17 @@ def _first(tree: Any) -> Any:
 
 
 def _lead(tree: Any) -> Any:
-    return jax.tree.map(lambda array: array[None], tree)
+    def lead(leaf):
+        if isinstance(leaf, jax.ShapeDtypeStruct):
+            return jax.ShapeDtypeStruct((1, *leaf.shape), leaf.dtype)
+        return leaf[None]
+
+    return jax.tree.map(lead, tree)
 
 
-def start(program: Program, plan: Plan, trainings: Sequence[Training]) -> Trainings:
+def start(
+    program: Program, prepared: Prepared, plan: Plan, trainings: Sequence[Training]
+) -> Trainings:
     """The first state of up to ``plan.chunk`` trainings; the last is repeated to fill a call."""
     filled = _filled(plan, trainings)
     names = sorted(filled[0].hyperparameters)
@@ -212,10 +237,36 @@ def start(program: Program, plan: Plan, trainings: Sequence[Training]) -> Traini
         name: np.array([training.hyperparameters[name] for training in filled], np.float32)
         for name in names
     }
-    return program.begin(hyperparameters, np.array([t.seed for t in filled], np.uint32))
+    # One at a time, so that a seed gives the same bits in every mode.
+    first = [jax.device_get(prepared.initial(np.uint32(training.seed))) for training in filled]
+    params, key_data = jax.tree.map(lambda *leaves: np.stack(leaves), *first)
+    return program.begin(params, key_data, hyperparameters)
 
 
-def window_indices(
+def windows(
+    program: Program, prepared: Prepared, plan: Plan, trainings: Sequence[Training]
+) -> Iterator[tuple[Trainings, Float[np.ndarray, "R W"], Mapping[str, np.ndarray]]]:
+    """Advance up to ``plan.chunk`` trainings from start to end.
+
+    Args:
+        program: of the task and plan.
+        prepared: the workload.
+        plan: how the trainings are run.
+        trainings: of one task.
+
+    Yields:
+        The trainings at the end of each window (they are gone once the next is asked for), the
+        losses of its steps, and the mean validation {"loss": (R,), "score": (R,)}.
+    """
+    task = trainings[0].task
+    running = start(program, prepared, plan, trainings)
+    for window in range(task.steps // task.evaluate_every):
+        indices = _indices(prepared.workload, task, plan, trainings, window)
+        running, losses, sums = program.advance(prepared.data, running, indices)
+        yield running, np.asarray(losses), _means(sums, prepared.data.validation)
+
+
+def _indices(
     workload: Workload, task: Task, plan: Plan, trainings: Sequence[Training], window: int
 ) -> Int[np.ndarray, "R W B"]:
     """The examples of each batch of a window, as the sampler draws them by seed and step."""
@@ -235,18 +286,13 @@ def _filled(plan: Plan, trainings: Sequence[Training]) -> list[Training]:
 
 
 def train(
-    program: Program,
-    workload: Workload,
-    data: Data,
-    plan: Plan,
-    trainings: Sequence[Training],
+    program: Program, prepared: Prepared, plan: Plan, trainings: Sequence[Training]
 ) -> tuple[list[Row], int]:
     """Run up to ``plan.chunk`` trainings of one task from start to end.
 
     Args:
         program: of the task and plan.
-        workload: of the task.
-        data: the workload's arrays.
+        prepared: the workload.
         plan: how they are run.
         trainings: which.
 
@@ -254,27 +300,22 @@ def train(
         A row for each, in their order, and how many steps were taken in all of them together.
     """
     task = trainings[0].task
-    running = start(program, plan, trainings)
     curves = [Curve(task.steps, task.evaluate_every) for _ in trainings]
-    windows = 0
-    for window in range(task.steps // task.evaluate_every):
-        indices = window_indices(workload, task, plan, trainings, window)
-        running, losses, sums = program.advance(data, running, indices)
-        means = _means(sums, data.validation)
-        losses = np.asarray(losses)
+    final = any(training.phase == "final" for training in trainings)
+    steps, tested = 0, {}
+    for running, losses, means in windows(program, prepared, plan, trainings):
         for row, curve in enumerate(curves):
-            curve.add(losses[row], *(float(means[name][row]) for name in ("loss", "score")))
-        windows += 1
+            curve.add(losses[row], float(means["loss"][row]), float(means["score"][row]))
+        steps += task.evaluate_every * len(trainings)
         if all(curve.ended for curve in curves):
             break
-    tested = {}
-    if any(training.phase == "final" for training in trainings):
-        tested = _means(program.test(data, running), data.test)
+        if final and steps == task.steps * len(trainings):
+            tested = _means(program.test(prepared.data, running), prepared.data.test)
     rows = []
     for row, (training, curve) in enumerate(zip(trainings, curves, strict=True)):
         scores = {name: float(mean[row]) for name, mean in tested.items()}
         rows.append(curve.row(training, scores if training.phase == "final" else {}))
-    return rows, windows * task.evaluate_every * len(trainings)
+    return rows, steps
 
 
 def _means(sums: Mapping[str, Array], split: Split) -> dict[str, Float[np.ndarray, " R"]]:
@@ -286,14 +327,21 @@ def _means(sums: Mapping[str, Array], split: Split) -> dict[str, Float[np.ndarra
         }
 
 
-def sizes(program: Program, plan: Plan, training: Training) -> dict[str, int]:
+def sizes(program: Program, prepared: Prepared, training: Training) -> dict[str, int]:
     """Bytes of the optimizer's state of one training, and the number of its parameters."""
-    running = jax.eval_shape(lambda: start(program, plan, [training]))
+    running = jax.eval_shape(program.begin, *_one(prepared, training))
 
     def total(tree, size):
-        return sum(size(leaf) for leaf in jax.tree.leaves(tree)) // plan.chunk
+        return sum(size(leaf) for leaf in jax.tree.leaves(tree))
 
     return {
         "state_bytes": total(running.states.opt_state, lambda x: x.size * x.dtype.itemsize),
         "parameters": total(running.states.params, lambda x: x.size),
     }
+
+
+def _one(prepared: Prepared, training: Training) -> tuple[Any, Any, Hyperparameters]:
+    """Shapes of the arguments of ``Program.begin`` for one training."""
+    params, key_data = _lead(jax.eval_shape(prepared.initial, np.uint32(0)))
+    one = jax.ShapeDtypeStruct((1,), jnp.float32)
+    return params, key_data, dict.fromkeys(training.hyperparameters, one)

@@ -149,7 +149,8 @@ class _Running:
         return self._store.missing(training.key() for training in trainings)
 
     def _done(self) -> int:
-        return sum(self._steps_of.get(key, 0) for key in self._store.keys())
+        there = self._store.keys()
+        return sum(steps for key, steps in self._steps_of.items() if key in there)
 
     def _plan(self, name: str, waiting: list[tuple[Cell, list[Row]]]) -> None:
         """Have a plan measured, then start the cells that wait for it."""
@@ -259,7 +260,7 @@ def _read_plans(path: Path) -> dict[str, dict[str, Any]]:
         plans = json.loads(path.read_text())
         for record in plans.values():
             Plan(record["mode"], record["chunk"], record["group"]).checked()
-            float(record["seconds_per_trial_step"]) + float(record["compile_seconds"])
+            _ = [float(record[name]) for name in ("seconds_per_trial_step", "compile_seconds")]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(
             f"{path} must hold a plan for each workload and optimizer; reading it gave "
@@ -272,7 +273,7 @@ def _read_plans(path: Path) -> dict[str, dict[str, Any]]:
 def _say_failures(failures: Sequence[tuple[str, Path]]) -> str:
     lines = [f"  {what}\n    {path}" for what, path in failures]
     return (
-        f"{len(failures)} chunk(s) of trainings must be run again, as they failed twice; all others "
-        "are finished and kept. The same command tries them again; each file has the error in "
-        "full:\n" + "\n".join(lines)
+        f"{len(failures)} chunk(s) of trainings must be run again, as they failed twice; all "
+        "others are finished and kept. The same command tries them again; each file has the error "
+        "in full:\n" + "\n".join(lines)
     )

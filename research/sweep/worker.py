@@ -12,7 +12,7 @@ import queue
 import sys
 import threading
 import traceback
-from typing import IO
+from typing import IO, Any
 
 
 def main() -> None:
@@ -20,17 +20,20 @@ def main() -> None:
     answers = _take_standard_output()
     requests: queue.SimpleQueue[str] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(sys.stdin, requests), daemon=True).start()
-    from research.sweep.engine import execute  # imports JAX, after the watch began
-
     while True:
-        request = json.loads(requests.get())
-        try:
-            answer = {"result": execute(**request)}
-        except Exception as error:
-            summary = f"{type(error).__name__}: {error}"
-            answer = {"error": summary, "traceback": traceback.format_exc()}
-        answers.write(json.dumps(answer) + "\n")
+        answers.write(json.dumps(answer(json.loads(requests.get()))) + "\n")
         answers.flush()
+
+
+def answer(request: dict[str, Any]) -> dict[str, Any]:
+    """What ``execute`` returns or raises, as plain values."""
+    try:
+        from research.sweep.engine import execute
+
+        return {"result": execute(**request)}
+    except Exception as error:
+        summary = f"{type(error).__name__}: {error}"
+        return {"error": summary, "traceback": traceback.format_exc()}
 
 
 def _listen(lines: IO[str], requests: "queue.SimpleQueue[str]") -> None:

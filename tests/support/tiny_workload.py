@@ -1,6 +1,6 @@
 """A training problem of a second, for tests of what runs trainings; workers import it by name."""
 
-import time
+import os
 from pathlib import Path
 
 import jax
@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from research.sweep import Task, Training
+from research.sweep.training import Phase
 from research.workloads.workload import Workload
 
 LOADER = "tiny_workload:load"
@@ -15,12 +16,11 @@ SHA256 = "00" * 32
 
 
 def load(name, data_dir=None):
-    """Linear regression; ``broken`` cannot be loaded, ``slow`` is long before its first step."""
+    """Regression with a hidden layer; ``broken`` cannot be loaded. Says which process loads it."""
     if name == "broken":
         raise ValueError("the data of 'broken' cannot be read")
-    if name == "slow" and data_dir is not None and not (Path(data_dir) / "go").exists():
-        (Path(data_dir) / "started").touch()
-        time.sleep(600)
+    if data_dir is not None:
+        (Path(data_dir) / f"{os.getpid()}.pid").touch()
     generator = np.random.default_rng(0)
     w = generator.normal(size=(5,)).astype(np.float32)
 
@@ -69,8 +69,8 @@ def task(workload="tiny", optimizer="adamw", steps=40, evaluate_every=10, schedu
     return Task(workload, SHA256, optimizer, 2, schedule, steps, evaluate_every)
 
 
-def trainings(of, number, *, phase="search", study=0):
-    """Points with rising learning rates; of SGD, the last diverge."""
+def trainings(of: Task, number: int, *, phase: Phase = "search", study: int = 0):
+    """Points of the search space, each with a seed of its own."""
     from research.optimizers import draw_trials, find
 
     space = find(of.optimizer, of.space_version).space
