@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import optax
 
 from research.errors import ConfigError
+from research.names import look_up
 from research.optimizers import elementwise, nested, rate_free, structured
 from research.optimizers.entry import Optimizer
-from research.names import look_up
 from research.optimizers.schedules import find_schedule, with_schedule
 
 OPTIMIZERS: Mapping[str, Optimizer] = {
