@@ -1,4 +1,7 @@
-"""A small vision Transformer. Axes: B batch, H height, W width, C channels, T patches, K classes."""
+"""A small vision Transformer.
+
+Axes: B batch, H height, W width, C channels, T patches, P values of a patch, K classes.
+"""
 
 from collections.abc import Callable
 

@@ -17,7 +17,7 @@ from research.workloads.workload import Examples, Workload
 def build(
     name: str, data_dir: str | os.PathLike[str] | None, *, activation: str = "sigmoid"
 ) -> Workload:
-    """64-128-64-32-8 and back, trained by cross entropy, scored by squared error, as Martens did."""
+    """64-128-64-32-8 and back; trained by cross entropy, scored by squared error."""
     digits = load_images("digits", data_dir)
     model = Autoencoder(activation=find_activation(activation))
     train, validation, test = map(_part, (digits.train, digits.validation, digits.test))
@@ -43,7 +43,7 @@ def build(
         description=f"autoencoder 64-128-64-32-8, {activation}, on 8x8 digits",
         metric="mean squared error of a pixel in [0, 1]",
         target=math.nan,
-        steps=1000,
+        steps=2000,
         batch_size=64,
         source=digits.source,
         sha256=digits.sha256,

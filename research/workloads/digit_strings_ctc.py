@@ -32,7 +32,7 @@ CLASSES = 11  # the CTC blank and ten digits
 STRINGS = StringConfig(max_digits=4, gap_seconds=(0.0, 0.1), edge_seconds=(0.0, 0.1))
 
 _SECONDS = 2.0  # longest string
-_SIZES = (2048, 256, 256)  # strings for training, validation and test
+SIZES = (2048, 256, 256)  # strings for training, validation and test
 _SEED = 20_060_625  # of the strings; validation and test follow
 
 
@@ -47,13 +47,13 @@ def build(name: str, data_dir: str | os.PathLike[str] | None, *, width: int = 64
     front_end = FrontEnd()
     train, validation, test = (
         _strings(recordings, indices, front_end, size, _SEED + part)
-        for part, (indices, size) in enumerate(zip(split, _SIZES, strict=True))
+        for part, (indices, size) in enumerate(zip(split, SIZES, strict=True))
     )
     model = ConvAttentionEncoder(CLASSES, width=width, conv_blocks=3)
 
-    def logits_of(params, batch, **options):
+    def logits_of(params, batch, **options) -> jax.Array:
         features = jnp.asarray(batch["features"]).astype(jnp.float32)
-        return model.apply({"params": params}, features, batch["frames"], **options)
+        return jnp.asarray(model.apply({"params": params}, features, batch["frames"], **options))
 
     def init(key):
         features = jnp.asarray(train["features"][:1]).astype(jnp.float32)
@@ -71,7 +71,7 @@ def build(name: str, data_dir: str | os.PathLike[str] | None, *, width: int = 64
         edits = edit_distance(batch["labels"], labels, *greedy_decode(logits, frames))
         return {"loss": losses / labels, "score": edits / labels}
 
-    definition = [recordings.sha256, asdict(STRINGS), _SECONDS, _SIZES, _SEED, asdict(front_end)]
+    definition = [recordings.sha256, asdict(STRINGS), _SECONDS, SIZES, _SEED, asdict(front_end)]
     return Workload(
         name=name,
         description=f"convolution and attention (width {width}) with CTC on strings of 1 to 4 "

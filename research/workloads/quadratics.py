@@ -33,7 +33,7 @@ class Rate(NamedTuple):
 
 
 def gradient_descent_rate(condition: float, largest: float = LARGEST) -> Rate:
-    """x <- x - lr grad f(x): lr = 2 / (L + mu), factor (kappa - 1) / (kappa + 1).
+    """Of x <- x - lr grad f(x): lr = 2 / (L + mu), factor (kappa - 1) / (kappa + 1).
 
     Args:
         condition: kappa = L / mu, of at least 1.

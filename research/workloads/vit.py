@@ -27,7 +27,7 @@ def build(
         prepare=images.normalise,
         name=name,
         description="vision Transformer (2 blocks, width 48) on Fashion-MNIST, 7x7 patches",
-        steps=300,
+        steps=500,
         batch_size=32,
         source=f"{images.source}, {len(parts[1]['labels']):,} for validation",
         sha256=fingerprint(parts),
