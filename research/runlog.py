@@ -5,6 +5,8 @@
       environment.json  one entry per session: commit, versions, device
       metrics.jsonl     one evaluation per line
       trials/           one file per finished or diverged trial, committed atomically
+      rows/             the same for the trainings of a sweep, named by their settings' hash
+      plan.json         how a sweep's trainings are run (research.sweep)
       examples/         arrays for figures, one .npz per trial
       timings.jsonl     seconds; kept apart, because everything else is reproducible
       checkpoints/      the last two states of each training that takes long; the last is the model
@@ -47,6 +49,7 @@ class Records:
     metrics: list[dict[str, Any]]
     trials: list[dict[str, Any]]
     timings: list[dict[str, Any]]
+    rows: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
     def trials_where(self, **settings: Any) -> list[dict[str, Any]]:
         """The trials whose settings have all the given values."""
@@ -229,6 +232,7 @@ def read_run(path: Path) -> Records:
                 key=lambda trial: trial["trial"],
             ),
             timings=_read_lines(path / "timings.jsonl"),
+            rows=[_read_json(file) for file in sorted((path / "rows").glob("*.json"))],
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RunError(
