@@ -9,9 +9,10 @@ import matplotlib.style
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 WIDTH = 7.8  # inches; 1170 pixels at DPI
 DPI = 150
@@ -186,37 +187,26 @@ def error_scale(
     axes: Axes,
     errors: np.ndarray,
     floor: float,
-    *,
-    which: str = "y",
-    as_accuracy: bool = False,
 ) -> None:
-    """A logarithmic axis over error rates (fractions), labelled in per cent.
+    """A logarithmic y axis over error rates (fractions), labelled in per cent.
 
     Args:
         axes: to set up.
         errors: every value that will be drawn; NaN is left out.
         floor: where an error of zero is drawn, see `error_floor`; it is labelled as zero.
-        which: "x" or "y".
-        as_accuracy: label with 100 % minus the error and put the best at the top or right.
     """
     finite = np.maximum(errors[np.isfinite(errors)], floor)
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.01, 1.0)
     low, high = low / 1.25, max(high * 1.25, low * 2)
     if high > 1:
         high = max(1.0, float(finite.max()) * 1.04) if finite.size else 1.0
-    axis = axes.yaxis if which == "y" else axes.xaxis
-    limits = (high, low) if as_accuracy else (low, high)
 
     def written(error: float) -> str:
-        error = 0.0 if error <= floor else error
-        return f"{100 * (1 - error):.6g}" if as_accuracy else f"{100 * error:.6g}"
+        return f"{0.0 if error <= floor else 100 * error:.6g}"
 
-    if which == "y":
-        axes.set_yscale("log")
-        axes.set_ylim(*limits)
-    else:
-        axes.set_xscale("log")
-        axes.set_xlim(*limits)
+    axis = axes.yaxis
+    axes.set_yscale("log")
+    axes.set_ylim(low, high)
     # 1-2-5 steps; the three decades cover what a small comparison resolves.
     steps = [s * 10.0**d for d in range(-4, 1) for s in (1, 2, 5)]
     ticks = [step for step in steps if low <= step <= high]
@@ -226,3 +216,42 @@ def error_scale(
     axis.set_minor_locator(NullLocator())
     axis.set_minor_formatter(NullFormatter())
     axis.set_major_formatter(FuncFormatter(lambda error, _: written(error)))
+
+
+def plain_log(axis: Axis) -> None:
+    """A logarithmic axis with ticks at 1, 2 and 5 times powers of ten, written out."""
+    if axis is axis.axes.xaxis:
+        axis.axes.set_xscale("log")
+    else:
+        axis.axes.set_yscale("log")
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=12))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())
+
+
+def grid_of(
+    figure: Figure, panels: int, columns: int = 2, *, sharex: bool = False, sharey: bool = False
+) -> list[Axes]:
+    """That many axes, row by row; the places that are left over stay empty.
+
+    Example:
+        >>> len(grid_of(new_figure(2.0), 3))
+        3
+    """
+    columns = min(columns, max(1, panels))
+    rows = -(-max(1, panels) // columns)
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=sharex, sharey=sharey)
+    for axes in grid.flat[panels:]:
+        axes.set_axis_off()
+    return list(grid.flat[:panels])
+
+
+def wide_range(values: np.ndarray) -> bool:
+    """Whether values are all positive and so far apart that only a logarithmic axis shows them.
+
+    Example:
+        >>> wide_range(np.array([0.01, 1.0])), wide_range(np.array([-1.0, 0.01, 1.0]))
+        (True, False)
+    """
+    finite = values[np.isfinite(values)]
+    return bool(finite.size and finite.min() > 0 and finite.max() > 10 * finite.min())

@@ -23,7 +23,10 @@ __all__ = ["Report", "build_report", "render", "table_csv"]
 
 
 def build_report(run: str | os.PathLike[str]) -> Path:
-    """Write report.html, figures/*.png, table.csv and table.json into a run directory.
+    """Write report.html, figures/*.png and tables into a run directory.
+
+    The tables are CSV files, the main one JSON as well: table.csv for compare_ctc; results.csv,
+    trials.csv, tests.csv and costs.csv for compare_optimizers.
 
     The same records give the same bytes. Every file is replaced in one step, so an interrupted call
     leaves the earlier ones whole.
@@ -44,8 +47,9 @@ def build_report(run: str | os.PathLike[str]) -> Path:
         raise RunError(f"the records in {path} are damaged: {error}") from error
     report = render(records)
     files = {f"figures/{figure.name}.png": figure.png for figure in report.figures}
-    files["table.csv"] = table_csv(report.rows).encode()
-    files["table.json"] = (json.dumps(report.rows, indent=1, allow_nan=False) + "\n").encode()
+    files |= {f"{name}.csv": table_csv(rows).encode() for name, rows in report.tables.items()}
+    main, rows = next(iter(report.tables.items()))
+    files[f"{main}.json"] = (json.dumps(rows, indent=1, allow_nan=False) + "\n").encode()
     files["report.html"] = document(report.title, report.body).encode()
     try:
         for name, content in files.items():

@@ -12,8 +12,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 with the path printed, 2 with a message where there is no report to make."""
     parser = argparse.ArgumentParser(
         prog="python -m research.report",
-        description="Write report.html, figures/, table.csv and table.json of a run, from its "
-        "records alone.",
+        description="Write report.html, figures/ and the tables of a run, from its records alone.",
     )
     parser.add_argument("run", metavar="RUN", help="runs/<experiment>/<recipe>-<id>")
     try:

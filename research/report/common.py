@@ -15,23 +15,39 @@ from research.stats import Interval
 BLANK = "–"
 
 _NAMES = {
-    "adabelief": "AdaBelief", "adadelta": "Adadelta", "adafactor": "Adafactor",
-    "adagrad": "Adagrad", "adam": "Adam", "adamax": "Adamax", "adamw": "AdamW", "adan": "Adan",
-    "lion": "Lion", "momentum": "Momentum", "muon": "Muon", "nadam": "NAdam",
-    "nesterov": "Nesterov", "radam": "RAdam", "rmsprop": "RMSprop", "rprop": "Rprop", "sgd": "SGD",
-    "soap": "SOAP", "cnn": "CNN", "gru": "GRU", "lenet": "LeNet", "mlp": "MLP", "vit": "ViT",
+    "acprop": "ACProp", "adabelief": "AdaBelief", "adadelta": "Adadelta",
+    "adafactor": "Adafactor", "adagrad": "AdaGrad", "adam": "Adam", "adamax": "AdaMax",
+    "adamw": "AdamW", "adan": "Adan", "ademamix": "AdEMAMix", "adopt": "ADOPT",
+    "amsgrad": "AMSGrad", "cautious_adamw": "Cautious AdamW", "cautious_lion": "Cautious Lion",
+    "dadapt_adamw": "D-Adapt AdamW", "dog": "DoG", "dowg": "DoWG", "fromage": "Fromage",
+    "kron": "PSGD Kron", "lamb": "LAMB", "lars": "LARS", "lion": "Lion", "madgrad": "MADGRAD",
+    "mars": "MARS", "momentum": "Momentum", "muon": "Muon", "nadam": "NAdam", "nadamw": "NAdamW",
+    "nesterov": "Nesterov", "normuon": "NorMuon", "novograd": "NovoGrad",
+    "one_sided_shampoo": "One-sided Shampoo", "prodigy": "Prodigy", "radam": "RAdam",
+    "rmsprop": "RMSprop", "rprop": "Rprop", "schedule_free_adamw": "Schedule-free AdamW",
+    "schedule_free_sgd": "Schedule-free SGD", "sgd": "SGD", "sign_sgd": "SignSGD",
+    "signum": "Signum", "simplified_ademamix": "Simplified AdEMAMix", "sm3": "SM3",
+    "soap": "SOAP", "yogi": "Yogi",
+    "wsd": "warm-up, stable, decay", "warmup_cosine": "warm-up and cosine",
+    "warmup_linear": "warm-up and linear",
     "bilstm": "Bidirectional LSTM", "conv_attention": "Convolution + attention",
+}  # fmt: skip
+# As people write them inside the names of workloads.
+_WORDS = {
+    "cnn": "CNN", "ctc": "CTC", "gru": "GRU", "lenet": "LeNet", "lm": "LM", "mlp": "MLP",
+    "vit": "ViT",
 }  # fmt: skip
 
 
 def name(identifier: str) -> str:
-    """A name as people write it; one that is not known as it is, with spaces.
+    """A name as people write it; one that is not known with spaces, and acronyms as they are.
 
     Example:
-        >>> name("adamw"), name("my_optimizer")
-        ('AdamW', 'my optimizer')
+        >>> name("adamw"), name("digits_mlp"), name("my_optimizer")
+        ('AdamW', 'digits MLP', 'my optimizer')
     """
-    return _NAMES.get(identifier, identifier.replace("_", " "))
+    words = (_WORDS.get(word, word) for word in identifier.split("_"))
+    return _NAMES.get(identifier, " ".join(words))
 
 
 def names(identifiers: Iterable[str]) -> dict[str, str]:
@@ -78,11 +94,12 @@ def percent(value: float | None, digits: int = 1) -> str:
         ('97.2', '–')
     """
     return (
-        BLANK if value is None or not math.isfinite(value) else _signed(f"{100 * value:.{digits}f}")
+        BLANK if value is None or not math.isfinite(value) else signed(f"{100 * value:.{digits}f}")
     )
 
 
-def _signed(text: str) -> str:
+def signed(text: str) -> str:
+    """A written number with a minus sign where it has a hyphen."""
     return text.replace("-", "\N{MINUS SIGN}")
 
 
@@ -122,14 +139,6 @@ def need(mapping: Mapping[str, Any], key: str, kind: type, where: str) -> Any:
     if kind is float and not math.isfinite(value):
         raise RunError(f"{where} must have a finite {key!r}, got {value!r}: the file is damaged")
     return value
-
-
-def need_fraction(mapping: Mapping[str, Any], key: str, where: str) -> float:
-    """A finite number from 0 to 1."""
-    value = need(mapping, key, float, where)
-    if not 0 <= value <= 1:
-        raise RunError(f"{where} must have {key!r} between 0 and 1, got {value!r}")
-    return float(value)
 
 
 def need_counts(value: Any, where: str, columns: int | None = None) -> Int[np.ndarray, "R C"]:
@@ -217,12 +226,12 @@ def eyebrow(records: Records) -> Html:
     return paragraph(text, class_="eyebrow")
 
 
-def banner(recorded: int, planned: int) -> Html:
+def banner(recorded: int, planned: int, noun: str = "trial") -> Html:
     """A line that says that the run is not complete; nothing where it is."""
     if recorded >= planned:
         return Html("")
     return paragraph(
-        f"Run in progress: {recorded} of {count(planned, 'trial')} are recorded. Everything below "
+        f"Run in progress: {recorded} of {count(planned, noun)} are recorded. Everything below "
         "covers these only, and blanks are what has not been run.",
         class_="banner",
     )

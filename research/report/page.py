@@ -23,11 +23,11 @@ class Figure(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What a renderer makes of the records of one run."""
+    """What a renderer makes of the records of one run; the first of the tables is the main one."""
 
     title: str
     body: Html
-    rows: list[dict]
+    tables: dict[str, list[dict]]
     figures: tuple[Figure, ...]
 
 

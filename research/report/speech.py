@@ -100,7 +100,7 @@ def render(records: Records) -> Report:
             provenance(records),
         ]
     )  # fmt: skip
-    return Report(title, body, rows(made), (*alignments, *figures))
+    return Report(title, body, {"table": rows(made)}, (*alignments, *figures))
 
 
 def _what_was_run(records: Records, made: Sequence[Cell]) -> str:

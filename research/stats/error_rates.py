@@ -1,46 +1,20 @@
-"""Means, spreads and intervals for the tables of a report; the statistics are scipy's.
+"""Error rates over utterances of unequal length: the interval resamples whole utterances."""
 
-Two sources of chance are kept apart. Seeds repeat the training: few of them, so their mean gets a
-Student t interval. Utterances repeat the measurement: many of them, of unequal length, so an error
-rate gets a bootstrap interval that resamples whole utterances.
-"""
-
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
-from scipy import stats
 
-RESAMPLES = 9999
-# Bounds the memory of one bootstrap batch: this many resampled values, at 8 bytes each.
-_BATCH_VALUES = 2_000_000
-
-
-class Interval(NamedTuple):
-    """A confidence interval; both ends are NaN where the data cannot give one."""
-
-    low: float
-    high: float
-
-    def overlaps(self, other: "Interval") -> bool:
-        """Whether the two intervals share a point; an unknown interval overlaps with everything.
-
-        Example:
-            >>> Interval(0.1, 0.3).overlaps(Interval(0.3, 0.5))
-            True
-            >>> Interval(0.1, 0.2).overlaps(Interval(0.3, 0.5))
-            False
-        """
-        ends = (*self, *other)
-        if not all(np.isfinite(ends)):
-            return True
-        return self.low <= other.high and other.low <= self.high
-
-
-UNKNOWN = Interval(float("nan"), float("nan"))
+from research.stats.intervals import (
+    UNKNOWN,
+    Interval,
+    bootstrap,
+    check_level,
+    proportion_interval,
+    vector,
+)
 
 
 class UtteranceErrors(NamedTuple):
@@ -48,91 +22,6 @@ class UtteranceErrors(NamedTuple):
 
     errors: Float[np.ndarray, "U"]
     totals: Float[np.ndarray, "U"]
-
-
-def mean_and_deviation(values: ArrayLike) -> tuple[float, float]:
-    """Mean and sample standard deviation (n - 1); NaN deviation for one value, NaN both for none.
-
-    Args:
-        values: (n,) numbers, one per repetition.
-
-    Returns:
-        `(mean, deviation)` in the unit of the values.
-
-    Example:
-        >>> mean_and_deviation([1.0, 2.0, 3.0])
-        (2.0, 1.0)
-        >>> mean_and_deviation([0.5])
-        (0.5, nan)
-    """
-    array = _vector(values)
-    mean = float(array.mean()) if array.size else float("nan")
-    deviation = float(array.std(ddof=1)) if array.size > 1 else float("nan")
-    return mean, deviation
-
-
-def mean_interval(values: ArrayLike, *, level: float = 0.95) -> Interval:
-    """Student's t interval of the mean: mean ± t(n - 1) · deviation / √n.
-
-    For a handful of seeds, where a bootstrap is too narrow. It takes the repetitions for
-    independent and roughly normal.
-
-    Args:
-        values: (n,) numbers, one per repetition.
-        level: coverage, between 0 and 1.
-
-    Returns:
-        The interval; unknown for fewer than two values, a point where all are equal.
-
-    Example:
-        >>> low, high = mean_interval([1.0, 2.0, 3.0])
-        >>> round(low, 3), round(high, 3)
-        (-0.484, 4.484)
-    """
-    array = _vector(values)
-    _check_level(level)
-    if array.size < 2:
-        return UNKNOWN
-    mean, deviation = mean_and_deviation(array)
-    if np.ptp(array) == 0:
-        return Interval(mean, mean)
-    half = float(stats.t.ppf((1 + level) / 2, array.size - 1)) * deviation / np.sqrt(array.size)
-    return Interval(float(mean - half), float(mean + half))
-
-
-def bootstrap_interval(
-    values: ArrayLike,
-    statistic: Callable[..., ArrayLike] = np.mean,
-    *,
-    level: float = 0.95,
-    seed: int = 0,
-) -> Interval:
-    """Bias-corrected and accelerated bootstrap interval of a statistic of one sample.
-
-    Args:
-        values: (n,) numbers.
-        statistic: reduces an array along its argument `axis`, as `np.mean` does.
-        level: coverage, between 0 and 1.
-        seed: of the resampling; the same seed gives the same interval.
-
-    Returns:
-        The interval; unknown for fewer than two values, a point where all are equal.
-
-    Example:
-        >>> low, high = bootstrap_interval([1.0, 2.0, 3.0, 4.0])
-        >>> 1.0 <= low < 2.5 < high <= 4.0
-        True
-
-    Source: Efron, "Better bootstrap confidence intervals", JASA 82 (1987).
-    """
-    array = _vector(values)
-    _check_level(level)
-    if array.size < 2:
-        return UNKNOWN
-    if np.ptp(array) == 0:
-        point = float(np.asarray(statistic(array, axis=0)))
-        return Interval(point, point)
-    return _bootstrap((array,), statistic, level=level, seed=seed)
 
 
 def error_rate(groups: Sequence[UtteranceErrors]) -> float:
@@ -179,7 +68,7 @@ def utterance_errors(errors: ArrayLike, totals: ArrayLike) -> UtteranceErrors:
         >>> utterance_errors([1, 0], [4, 6]).totals
         array([4., 6.])
     """
-    numerator, denominator = _vector(errors), _vector(totals)
+    numerator, denominator = vector(errors), vector(totals)
     if numerator.shape != denominator.shape:
         raise ValueError(
             "errors and totals must have one entry per utterance each, "
@@ -214,14 +103,13 @@ def error_rate_interval(
         >>> low, round(high, 3)
         (0.0, 0.218)
     """
-    _check_level(level)
+    check_level(level)
     rate = error_rate(groups)
     if not np.isfinite(rate) or any(group.errors.size < 2 for group in groups):
         return UNKNOWN
     if rate == 0:
         labels = int(sum(group.totals.sum() for group in groups))
-        exact = stats.binomtest(0, labels).proportion_ci(level)
-        return Interval(float(exact.low), float(exact.high))
+        return proportion_interval(0, labels, level=level)
     if all(_constant_ratio(group) for group in groups):
         return Interval(rate, rate)
 
@@ -229,7 +117,7 @@ def error_rate_interval(
         return _resampled_rate(groups, indices, axis)
 
     samples = tuple(np.arange(group.errors.size) for group in groups)
-    return _bootstrap(samples, statistic, level=level, seed=seed)
+    return bootstrap(samples, statistic, level=level, seed=seed)
 
 
 def difference_interval(
@@ -264,7 +152,7 @@ def difference_interval(
     Source: Bisani and Ney, "Bootstrap estimates for confidence intervals in ASR performance
     evaluation", ICASSP 2004.
     """
-    _check_level(level)
+    check_level(level)
     if not same_utterances(first, second):
         raise ValueError("a paired interval needs the same utterances, in the same order, in both")
     difference = error_rate(first) - error_rate(second)
@@ -280,7 +168,7 @@ def difference_interval(
         return _resampled_rate(first, indices, axis) - _resampled_rate(second, indices, axis)
 
     samples = tuple(np.arange(group.errors.size) for group in first)
-    return _bootstrap(samples, statistic, level=level, seed=seed)
+    return bootstrap(samples, statistic, level=level, seed=seed)
 
 
 def same_utterances(first: Sequence[UtteranceErrors], second: Sequence[UtteranceErrors]) -> bool:
@@ -308,49 +196,7 @@ def _resampled_rate(
     return np.mean(rates, axis=0)
 
 
-def _bootstrap(
-    samples: tuple[np.ndarray, ...],
-    statistic: Callable[..., ArrayLike],
-    *,
-    level: float,
-    seed: int,
-) -> Interval:
-    batch = max(1, _BATCH_VALUES // max(sample.size for sample in samples))
-    for method in ("BCa", "percentile"):
-        with warnings.catch_warnings():
-            # A degenerate jackknife warns and gives NaN; the percentile interval still exists.
-            warnings.simplefilter("ignore")
-            found = stats.bootstrap(
-                samples,
-                statistic,
-                n_resamples=RESAMPLES,
-                confidence_level=level,
-                method=method,
-                vectorized=True,
-                batch=batch,
-                rng=np.random.default_rng(seed),
-            ).confidence_interval
-        if np.isfinite(found.low) and np.isfinite(found.high):
-            return Interval(float(found.low), float(found.high))
-    return UNKNOWN
-
-
 def _constant_ratio(group: UtteranceErrors) -> bool:
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = group.errors / group.totals
     return bool(np.isfinite(ratio).all() and np.ptp(ratio) == 0)
-
-
-def _vector(values: ArrayLike) -> np.ndarray:
-    array = np.asarray(values, dtype=np.float64)
-    if array.ndim != 1 or not np.isfinite(array).all():
-        raise ValueError(
-            f"values must be a vector of finite numbers, got shape {array.shape} with "
-            f"{int((~np.isfinite(array)).sum())} not finite"
-        )
-    return array
-
-
-def _check_level(level: float) -> None:
-    if not 0 < level < 1:
-        raise ValueError(f"level must lie between 0 and 1, got {level}")

@@ -136,3 +136,12 @@ def test_counts_are_checked(errors, totals, message):
 def test_level_is_a_fraction(level):
     with pytest.raises(ValueError, match="between 0 and 1"):
         stats.mean_interval([1.0, 2.0], level=level)
+
+
+def test_a_proportion_has_the_exact_interval():
+    # Solutions of the binomial tail at 2.5 %: 1 - 0.025^(1/n) for none, and a table for 3 of 10.
+    assert stats.proportion_interval(0, 20).high == pytest.approx(1 - 0.025 ** (1 / 20))
+    assert stats.proportion_interval(3, 10) == pytest.approx((0.0667, 0.6525), abs=1e-4)
+    assert all(math.isnan(end) for end in stats.proportion_interval(0, 0))
+    with pytest.raises(ValueError, match="successes"):
+        stats.proportion_interval(3, 2)

@@ -1,0 +1,141 @@
+"""The report of `experiments.compare_optimizers`: which optimizer, under an equal budget."""
+
+from collections.abc import Mapping
+
+from research.report.common import (
+    banner,
+    count,
+    device_words,
+    eyebrow,
+    listed,
+    name,
+    provenance,
+    spelled,
+)
+from research.report.optimizers import exports, figures, tables
+from research.report.optimizers.cells import Cell, Key, planned_trainings, read_cells
+from research.report.optimizers.costs import read_costs
+from research.report.optimizers.design import Design, entrant_label, read_design
+from research.report.optimizers.outcomes import read_outcomes, self_comparisons
+from research.report.optimizers.summaries import agreements, block, profile, ranks
+from research.report.optimizers.verdict import overall, workload_verdict
+from research.report.page import Figure, Html, Report, element, figure, join, paragraph, section
+from research.runlog import Records
+
+
+def render(records: Records) -> Report:
+    """The whole report of one run."""
+    design = read_design(records)
+    cells = read_cells(records, design)
+    outcomes = read_outcomes(design, cells)
+    same = self_comparisons(design, cells)
+    costs = read_costs(records, design)
+    compared = block(design, outcomes, design.workloads)
+    places = ranks(compared)
+    shape = profile(design, outcomes, design.workloads)
+    seen = figures.look(design, places, compared.entrants)
+
+    results = figures.outcome_figures(design, outcomes, seen)
+    times = _known(
+        figures.reached_figure(design, outcomes, seen),
+        figures.ratio_figure(design, outcomes, seen),
+        figures.profile_figure(shape, seen),
+        figures.curve_figure(design, outcomes, seen),
+    )
+    searches = _known(
+        figures.best_of_figure(design, outcomes, seen),
+        *figures.sensitivity_figures(design, outcomes, seen),
+    )
+    stability = _known(figures.rank_figure(places, compared.entrants, seen))
+
+    verdicts = overall(design, outcomes, shape, places, compared.entrants, same)
+    verdicts += [workload_verdict(design, outcomes, workload) for workload in design.workloads]
+    noun = "optimizer" if len(design.entrants) == 1 else "optimizers"
+    title = (
+        f"{spelled(len(design.entrants))} {noun} compared on "
+        f"{count(len(design.workloads), 'workload')}"
+    )
+    body = join(
+        [
+            eyebrow(records),
+            element("h1", title),
+            banner(len(records.rows), planned_trainings(design, cells), "training"),
+            element("div", *(paragraph(line) for line in verdicts), class_="verdict")
+            if verdicts
+            else "",
+            section(
+                "What was run", *_what_was_run(records, design), tables.workloads_table(design),
+                _blanks(design, cells),
+            ),
+            section("Final scores", tables.outcome_table(design, outcomes), *map(figure, results)),
+            section(
+                "Time to the target", tables.time_table(design, outcomes, costs),
+                *map(figure, times),
+            ),
+            section(
+                "Ranks and how stable they are", *map(figure, stability),
+                tables.rank_table(shape, places, compared.entrants),
+                tables.agreement_table(agreements(design, outcomes)),
+            ),
+            section("The reference against itself", tables.self_table(design, cells, same)),
+            section(
+                "Searches", tables.hyperparameter_table(design, outcomes), *map(figure, searches)
+            ),
+            section("Failures", tables.failure_table(design, cells)),
+            section("Cost", tables.cost_table(design, costs)),
+            provenance(records),
+        ]
+    )  # fmt: skip
+    files = {
+        "results": exports.results(design, outcomes),
+        "trials": exports.trials(cells),
+        "tests": exports.tests(design, outcomes, same),
+        "costs": exports.costs(design, outcomes, costs),
+    }
+    return Report(title, body, files, tuple([*results, *times, *stability, *searches]))
+
+
+def _known(*made: Figure | None) -> list[Figure]:
+    return [item for item in made if item is not None]
+
+
+def _what_was_run(records: Records, design: Design) -> list[Html]:
+    each = (
+        f"a search of {count(design.trials, 'trial')} at points of a scrambled Halton sequence"
+        if design.trials is not None
+        else "a search"
+    )
+    seeds = f"{count(len(design.seeds), 'fresh seed')}" if design.seeds else "fresh seeds"
+    said = (
+        f"Every optimizer had the same budget on every workload and horizon: {each}, then the "
+        f"trial of the lowest final validation score trained anew on {seeds}, the same for all. "
+        "The test score is measured at the end of these final runs only. A training diverged when "
+        "its loss or its validation score was not finite; it is counted, never dropped."
+    )
+    if design.reference:
+        said += f" All are compared with {entrant_label(design.reference)}."
+    if design.schedule:
+        said += f" Learning rates follow the {name(design.schedule)} schedule unless named."
+    entrants = listed([entrant_label(entrant) for entrant in design.entrants] or ["none"])
+    source = str(records.data.get("source") or "")
+    more = [f"Entrants: {entrants}."] + ([f"Data: {source}."] if source else [])
+    return [paragraph(said), paragraph(" ".join([*more, device_words(records)]))]
+
+
+def _blanks(design: Design, cells: Mapping[Key, Cell]) -> Html:
+    """Which cells have not been run, in words."""
+    missing = [cell for cell in cells.values() if cell.state == "not run"]
+    begun = [cell for cell in cells.values() if cell.state in ("searching", "finals")]
+    if not missing and not begun:
+        return Html("")
+    words = [f"Of {count(len(cells), 'cell')}"]
+    words.append(f"{len(missing)} have not been run and {len(begun)} are not finished;")
+    words.append("their places are blank.")
+    gone = [
+        w
+        for w in design.workloads
+        if all(c.state == "not run" for k, c in cells.items() if k[0] == w)
+    ]
+    if gone:
+        words.append(f"Nothing of {listed([name(w) for w in gone])} has been run.")
+    return paragraph(" ".join(words), class_="note")

@@ -1,0 +1,184 @@
+"""The cells of a comparison: one search with its final runs, per workload, entrant and horizon."""
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from research import stats
+from research.report.optimizers.design import Design, entrant_of
+from research.runlog import Records
+
+Key = tuple[str, str, int, int]  # workload, entrant, horizon, study
+State = Literal["not run", "searching", "failed", "finals", "complete"]
+
+# A winner this close to an end of its search space (as a share of the space) is marked.
+_EDGE = 0.05
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One study of one entrant on one workload at one horizon, as far as it is recorded."""
+
+    workload: str
+    entrant: str
+    horizon: int
+    study: int
+    searches: tuple[dict, ...]  # by trial
+    finals: tuple[dict, ...]  # by seed
+    state: State
+
+    @property
+    def winner(self) -> dict | None:
+        """The finished search trial of the lowest final validation score, ties by loss."""
+        ended = [row for row in self.searches if row["status"] == "finished"]
+        return min(ended, key=_rank, default=None)
+
+    @property
+    def hyperparameters(self) -> dict[str, float]:
+        """Those of the final runs; of the winner so far while there are none."""
+        source = self.finals[0] if self.finals else self.winner
+        return source["settings"]["hyperparameters"] if source else {}
+
+    @property
+    def search_diverged(self) -> int:
+        """Search trials that diverged."""
+        return sum(row["status"] == "diverged" for row in self.searches)
+
+    @property
+    def final_diverged(self) -> int:
+        """Final runs that diverged."""
+        return sum(row["status"] == "diverged" for row in self.finals)
+
+    def scores(self, which: str) -> dict[int, float]:
+        """Score of the final runs at the end, by seed; infinity where a run diverged.
+
+        Args:
+            which: "validation" or "test".
+        """
+        return {row["settings"]["seed"]: final_score(row, which) for row in self.finals}
+
+    def times(self, target: float | None) -> dict[int, tuple[int, bool]]:
+        """Steps until the validation score is at the target, and whether it ever is, by seed.
+
+        A run that diverged has not reached it, and is waited for until the horizon.
+        """
+        if target is None:
+            return {}
+        return {row["settings"]["seed"]: _time(row, target) for row in self.finals}
+
+    @property
+    def gradient_evaluations(self) -> float:
+        """Per step."""
+        rows = [*self.finals, *self.searches]
+        value = rows[0]["result"].get("gradient_evaluations") if rows else None
+        return float(value) if isinstance(value, int | float) and value > 0 else 1.0
+
+
+def read_cells(records: Records, design: Design) -> dict[Key, Cell]:
+    """Every planned cell, run or not, and every recorded one."""
+    searches: dict[Key, list[dict]] = defaultdict(list)
+    finals: dict[Key, list[dict]] = defaultdict(list)
+    for row in records.rows:
+        settings = row["settings"]
+        entrant = entrant_of(settings, design.schedule)
+        key = settings["workload"], entrant, settings["steps"], settings["study"]
+        (finals if settings["phase"] == "final" else searches)[key].append(row)
+    keys = [
+        (workload, entrant, horizon, study)
+        for workload in design.workloads
+        for horizon in design.horizons[workload]
+        for entrant in design.entrants
+        for study in range(1 + (design.aa_studies if entrant == design.reference else 0))
+    ]
+    made = {}
+    for key in dict.fromkeys([*keys, *searches, *finals]):
+        tried = sorted(searches[key], key=lambda row: row["settings"]["trial"])
+        runs = sorted(finals[key], key=lambda row: row["settings"]["seed"])
+        made[key] = Cell(*key, tuple(tried), tuple(runs), _state(design, tried, runs))
+    return made
+
+
+def planned_trainings(design: Design, cells: Mapping[Key, Cell]) -> int:
+    """How many trainings there will be; those recorded where the configuration does not say.
+
+    A cell of which every search trial diverged has no final runs to wait for.
+    """
+    recorded = sum(len(cell.searches) + len(cell.finals) for cell in cells.values())
+    if design.trials is None or design.seeds is None:
+        return recorded
+    finals = sum(cell.state != "failed" for cell in cells.values()) * len(design.seeds)
+    return max(recorded, len(cells) * design.trials + finals)
+
+
+def final_score(row: Mapping[str, Any], which: str) -> float:
+    """Score at the end of a training, infinity where it diverged, NaN where it was not measured."""
+    if row["status"] == "diverged":
+        return math.inf
+    if which == "test":
+        value = row["result"].get("test_score")
+        return math.nan if value is None else float(value)
+    return float(row["result"]["validation_score"][-1])
+
+
+def shared(first: Mapping[int, Any], second: Mapping[int, Any]) -> list[int]:
+    """Seeds that both have, ascending."""
+    return sorted(set(first) & set(second))
+
+
+def as_times(found: Mapping[int, tuple[int, bool]], seeds: Sequence[int]) -> stats.Times:
+    """The times of some seeds, for the statistics."""
+    return stats.times([found[seed][0] for seed in seeds], [found[seed][1] for seed in seeds])
+
+
+def edges(cell: Cell, design: Design) -> dict[str, str]:
+    """Chosen hyperparameters in the outer 5 % of their search space: name -> which end."""
+    space = design.search_spaces.get(design.optimizer(cell.entrant))
+    marks = {}
+    for key, value in cell.hyperparameters.items():
+        bounds = space.get(key) if isinstance(space, dict) else None
+        place = _place(value, bounds) if isinstance(bounds, dict) else None
+        if place is not None and not _EDGE < place < 1 - _EDGE:
+            marks[key] = "lowest" if place <= _EDGE else "highest"
+    return marks
+
+
+def _state(design: Design, searches: Sequence[dict], finals: Sequence[dict]) -> State:
+    if not searches and not finals:
+        return "not run"
+    whole = design.trials is None or len(searches) >= design.trials
+    if not finals:
+        lost = all(row["status"] == "diverged" for row in searches)
+        return "failed" if whole and lost else "searching"
+    return "complete" if len(finals) >= len(design.seeds or finals) else "finals"
+
+
+def _rank(row: Mapping[str, Any]) -> tuple[float, float]:
+    loss = row["result"]["validation_loss"][-1]
+    return row["result"]["validation_score"][-1], math.inf if loss is None else loss
+
+
+def _time(row: Mapping[str, Any], target: float) -> tuple[int, bool]:
+    if row["status"] == "finished":
+        scores = row["result"]["validation_score"]
+        for step, score in zip(row["result"]["steps"], scores, strict=True):
+            if score is not None and score <= target:
+                return step, True
+    return row["settings"]["steps"], False
+
+
+def _place(value: float, bounds: Mapping[str, Any]) -> float | None:
+    """Where a value lies in a logarithmic range, from 0 to 1; None where the range is no range."""
+    ends = bounds.get("low"), bounds.get("high")
+    if not all(isinstance(end, int | float) for end in ends):
+        return None
+    points = np.array([value, *ends], dtype=float)
+    if bounds.get("below_one"):  # searched in 1 - x, which falls as x rises
+        points = 1 - points
+    if not (points > 0).all() or points[1] == points[2]:
+        return None
+    at, low, high = np.log(points)
+    return float((at - low) / (high - low))

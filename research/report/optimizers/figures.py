@@ -1,0 +1,270 @@
+"""The figures of the page, each with what it shows and what it cannot."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from research import plots, stats
+from research.plots import Curve, Ink, Ratio, Trial
+from research.report.common import listed, name
+from research.report.optimizers.cells import final_score
+from research.report.optimizers.design import Design, entrant_label
+from research.report.optimizers.outcomes import Outcome
+from research.report.optimizers.summaries import Outcomes, Profile
+from research.report.page import Figure
+from research.stats import Ranks
+
+_COLOURED = 7  # as many as can be told apart
+_FACTORS = np.linspace(1.0, 4.0, 301)
+
+
+class Look(NamedTuple):
+    """Colours of the entrants that have one, and what to write for each."""
+
+    inks: dict[str, Ink]
+    labels: dict[str, str]
+    all: bool  # whether every entrant has a colour
+
+    @property
+    def grey(self) -> str:
+        """A sentence about those without a colour."""
+        return "" if self.all else " Entrants beyond the first seven by mean rank are grey."
+
+
+def look(design: Design, ranks: Ranks | None, ranked: list[str]) -> Look:
+    """Colours for all entrants, or for the reference and the best by mean rank."""
+    labels = {entrant: entrant_label(entrant) for entrant in design.entrants}
+    chosen: list[str] = design.entrants
+    if len(chosen) > _COLOURED:
+        best = [ranked[int(i)] for i in np.argsort(ranks.mean, kind="stable")] if ranks else []
+        first = [entrant for entrant in design.entrants if entrant == design.reference]
+        chosen = list(dict.fromkeys([*first, *best, *design.entrants]))[:_COLOURED]
+    return Look(plots.palette(chosen), labels, len(chosen) == len(design.entrants))
+
+
+def outcome_figures(design: Design, outcomes: Outcomes, seen: Look) -> list[Figure]:
+    """Final scores of every seed, a figure per workload with a panel per horizon."""
+    made = []
+    for workload in design.workloads:
+        panels, which = {}, "test"
+        for horizon in design.horizons[workload]:
+            here = [outcomes[workload, e, horizon] for e in design.entrants]
+            if not any(o.cell.finals for o in here):
+                continue
+            if any(o.which == "validation" and o.cell.finals for o in here):
+                which = "validation"
+            panels[f"{horizon:,} steps"] = here
+        if not panels:
+            continue
+        values = {
+            title: {o.cell.entrant: list(o.cell.scores(which).values()) for o in here}
+            for title, here in panels.items()
+        }
+        drawn = plots.score_strips(
+            values, seen.inks, labels=seen.labels, reference=design.reference,
+            x_label=f"{which} {design.metric(workload)}",
+        )  # fmt: skip
+        made.append(
+            Figure(
+                f"outcome_{workload}", plots.to_png(drawn), f"Final scores, {name(workload)}.",
+                "A dot is a seed, the stroke their mean, the pale bar its 95 % t interval; the "
+                "dashed line is the reference's mean. Lower is better.",
+                "It shows how much the seed matters for the settings that one search found, not "
+                "what another search or other data would give. Seeds are paired, so two bars that "
+                "overlap may still differ: see the differences in the table.",
+            )
+        )  # fmt: skip
+    return made
+
+
+def curve_figure(design: Design, outcomes: Outcomes, seen: Look) -> Figure | None:
+    """Validation score of the final runs against the step."""
+    panels, y_labels, targets = {}, [], []
+    scales: list[plots.Scale] = []
+    for workload in design.workloads:
+        curves = []
+        for entrant in seen.inks:
+            outcome = outcomes.get((workload, entrant, design.longest(workload)))
+            if outcome is None or not outcome.cell.finals:
+                continue
+            steps = np.array(outcome.cell.finals[0]["result"]["steps"])
+            values = np.array(
+                [[math.nan if v is None else v for v in row["result"]["validation_score"]]
+                 for row in outcome.cell.finals if len(row["result"]["steps"]) == steps.size]
+            )  # fmt: skip
+            if steps.size:
+                curves.append(Curve(entrant, steps, values))
+        if curves:
+            panels[name(workload)] = curves
+            y_labels.append(design.metric(workload))
+            targets.append(design.targets.get(workload))
+            every = np.concatenate([curve.values.ravel() for curve in curves])
+            scales.append("log" if plots.wide_range(every) else "linear")
+    if not panels:
+        return None
+    drawn = plots.learning_curves(
+        panels, seen.inks, y_labels=y_labels, scales=scales, targets=targets, labels=seen.labels
+    )
+    return Figure(
+        "learning_curves", plots.to_png(drawn), "Learning curves of the chosen settings.",
+        "Mean validation score over the final runs at the longest horizon, with a band from the "
+        "lowest to the highest seed; the dashed line is the target."
+        + ("" if seen.all else " Only the first seven entrants by mean rank are drawn."),
+        "Each entrant was tuned for the end of training, so the middle of a curve is no comparison:"
+        " one tuned for an earlier stop could be lower there. Steps are not seconds.",
+    )  # fmt: skip
+
+
+def reached_figure(design: Design, outcomes: Outcomes, seen: Look) -> Figure | None:
+    """Kaplan-Meier curves of time to the target."""
+    panels, horizons = {}, []
+    for workload in design.workloads:
+        horizon = design.longest(workload)
+        curves = {
+            key[1]: stats.reached_curve(o.times)
+            for key, o in outcomes.items()
+            if key[0] == workload and key[2] == horizon and o.times
+        }
+        if curves:
+            panels[name(workload)] = curves
+            horizons.append(float(horizon))
+    if not panels:
+        return None
+    drawn = plots.reached_curves(panels, seen.inks, labels=seen.labels, horizons=horizons)
+    return Figure(
+        "time_to_target", plots.to_png(drawn), "Time to the target.",
+        "Share of the final runs that have reached the target by each step (Kaplan-Meier, 1 − S), "
+        "at the longest horizon. Runs that never reach it, or diverge, stay in the denominator."
+        + seen.grey,
+        "It depends on where the target lies, and on evaluations that see the score only every so "
+        "often; what a run would do beyond the horizon is not known.",
+    )  # fmt: skip
+
+
+def ratio_figure(design: Design, outcomes: Outcomes, seen: Look) -> Figure | None:
+    """Time to the target as a ratio to the reference's."""
+    panels = {}
+    for workload in design.workloads:
+        here = [outcomes.get((workload, e, design.longest(workload))) for e in design.others()]
+        group = {
+            o.cell.entrant: Ratio(o.ratio, *o.ratio_interval, bound=o.bound)
+            for o in here
+            if o is not None and math.isfinite(o.ratio)
+        }
+        if group:
+            panels[name(workload)] = group
+    if not panels:
+        return None
+    drawn = plots.ratio_dots(panels, seen.inks, x_label="ratio", labels=seen.labels)
+    return Figure(
+        "time_ratio", plots.to_png(drawn),
+        f"Steps to the target, over those of {entrant_label(design.reference or '')}.",
+        "Ratio of mean times on the same seeds with its 95 % BCa bootstrap interval; left of the "
+        "line is faster. An open triangle is a bound and points to where the truth lies, because "
+        "runs that did not reach the target count with the horizon; a diamond may lie either way.",
+        "A step of one optimizer may cost more than a step of another: see the table for gradient "
+        "evaluations and seconds. The interval knows the seeds, not the search.",
+    )  # fmt: skip
+
+
+def profile_figure(profile: Profile | None, seen: Look) -> Figure | None:
+    """Performance profiles."""
+    if profile is None or len(profile.block.entrants) < 2:
+        return None
+    heights = stats.performance_profile(profile.ratios, _FACTORS)
+    found = dict(zip(profile.block.entrants, heights, strict=True))
+    workloads = profile.block.workloads
+    drawn = plots.profile_curves(
+        _FACTORS, found, seen.inks, labels=seen.labels, problems=len(workloads)
+    )
+    return Figure(
+        "performance_profile", plots.to_png(drawn), "Performance profiles.",
+        "On how many workloads the median run reaches the target within a factor of the fastest "
+        f"entrant's steps; over {listed([name(w) for w in workloads])}." + seen.grey,
+        "A profile depends on who takes part: the fastest on each workload sets the unit, and "
+        "leaving an entrant out can swap two others. It counts steps, not seconds.",
+    )  # fmt: skip
+
+
+def best_of_figure(design: Design, outcomes: Outcomes, seen: Look) -> Figure | None:
+    """The best of k search trials."""
+    panels, y_labels = {}, []
+    for workload in design.workloads:
+        here = [outcomes.get((workload, e, design.longest(workload))) for e in design.entrants]
+        cells = [o.cell for o in here if o is not None and o.cell.searches]
+        scores = {
+            cell.entrant: np.array([final_score(row, "validation") for row in cell.searches])
+            for cell in cells
+        }
+        pool = np.concatenate([*scores.values(), [math.inf]])
+        if not np.isfinite(pool).any():
+            continue
+        worst = pool[np.isfinite(pool)].max()
+        curves = {e: stats.best_of(np.minimum(values, worst)) for e, values in scores.items()}
+        curves = {entrant: curve for entrant, curve in curves.items() if curve.trials.size}
+        if curves:
+            panels[name(workload)] = curves
+            y_labels.append(f"validation {design.metric(workload)}")
+    if not panels:
+        return None
+    drawn = plots.best_of_curves(panels, seen.inks, labels=seen.labels, y_labels=y_labels)
+    return Figure(
+        "best_of_k", plots.to_png(drawn), "What a smaller search would have found.",
+        "Expected validation score of the best of k search trials, drawn without replacement from "
+        "those made, at the longest horizon, with a 95 % bootstrap band. A trial that diverged "
+        "counts with the worst finite score of the workload." + seen.grey,
+        "It speaks of random points of these search spaces, whose width was chosen; curves end at "
+        "a quarter of the trials, beyond which the band would be too narrow. The score is that on "
+        "which the best is chosen, so it flatters.",
+    )  # fmt: skip
+
+
+def sensitivity_figures(design: Design, outcomes: Outcomes, seen: Look) -> list[Figure]:
+    """Search trials over the learning rate, a figure per workload."""
+    made = []
+    for workload in design.workloads:
+        here = [outcomes.get((workload, e, design.longest(workload))) for e in design.entrants]
+        trials = {o.cell.entrant: _trials(o) for o in here if o is not None}
+        trials = {entrant: points for entrant, points in trials.items() if points}
+        if not trials:
+            continue
+        drawn = plots.learning_rate_sensitivity(
+            trials, seen.inks, labels=seen.labels,
+            y_label=f"validation {design.metric(workload)}",
+        )  # fmt: skip
+        made.append(
+            Figure(
+                f"learning_rate_{workload}", plots.to_png(drawn),
+                f"Sensitivity to the learning rate, {name(workload)}.",
+                "A dot is a search trial at the longest horizon, the ring the chosen one; crosses "
+                "in the band above diverged. The other entrants' trials are grey behind.",
+                "The other hyperparameters differ from trial to trial too, and each trial is one "
+                "seed, so the dots are no curve in the learning rate alone.",
+            )
+        )  # fmt: skip
+    return made
+
+
+def rank_figure(ranks: Ranks | None, ranked: list[str], seen: Look) -> Figure | None:
+    """Mean ranks with their bootstrap."""
+    if ranks is None:
+        return None
+    drawn = plots.rank_dots(ranks, ranked, seen.inks, seen.labels)
+    return Figure(
+        "ranks", plots.to_png(drawn), "Ranks over the workloads.",
+        "Mean rank by mean final score, with a 95 % interval from resampling seeds and workloads; "
+        "a grey tick is the rank on one workload.",
+        "A rank says nothing of how large a difference is, and changes with who takes part. The "
+        "workloads are a choice, not a sample of all there are.",
+    )  # fmt: skip
+
+
+def _trials(outcome: Outcome) -> list[Trial]:
+    points, winner = [], outcome.cell.winner
+    for row in outcome.cell.searches:
+        rate = row["settings"]["hyperparameters"].get("learning_rate", math.nan)
+        if rate > 0:
+            score = final_score(row, "validation")
+            points.append(Trial(rate, score if math.isfinite(score) else None, row is winner))
+    return points

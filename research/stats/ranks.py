@@ -1,0 +1,96 @@
+"""Ranks of methods over problems, and how far other seeds or problems would change them."""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import ArrayLike
+from scipy import stats
+
+from research.stats.intervals import check_level
+
+_RESAMPLES = 2000
+
+
+class Ranks(NamedTuple):
+    """Mean rank of each of E methods over the problems (1 is best), and its bootstrap."""
+
+    per_problem: Float[np.ndarray, "W E"]
+    mean: Float[np.ndarray, "E"]
+    low: Float[np.ndarray, "E"]
+    high: Float[np.ndarray, "E"]
+    first: Float[np.ndarray, "E"]  # share of resamplings in which the method has the best mean rank
+
+
+def rank_stability(
+    scores: Float[np.ndarray, "W E R"],
+    *,
+    resample_problems: bool = True,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Ranks:
+    """Rank the methods by mean score on each problem; bootstrap over seeds and problems.
+
+    Seeds are resampled within each problem, the same for all methods, because they are paired.
+
+    Args:
+        scores: R runs of E methods on W problems, lower is better, infinity where a run failed; a
+            method with a failure ranks behind all without.
+        resample_problems: whether other problems could have been chosen; with one problem only the
+            seeds are resampled.
+        level: coverage, between 0 and 1.
+        seed: of the resampling.
+
+    Returns:
+        Ranks, with percentile intervals. A tie for the best mean rank is shared.
+
+    Raises:
+        ValueError: scores that are NaN, or an empty axis.
+
+    Example:
+        >>> scores = np.array([[[1.0, 1.1, 0.9], [2.0, 2.1, 1.9]]])
+        >>> found = rank_stability(scores)
+        >>> found.mean.tolist(), found.first.tolist()
+        ([1.0, 2.0], [1.0, 0.0])
+    """
+    check_level(level)
+    if scores.ndim != 3 or not scores.size or np.isnan(scores).any():
+        raise ValueError(
+            f"scores must be (problems, methods, seeds) without NaN, got shape {scores.shape} with "
+            f"{int(np.isnan(scores).sum())} NaN"
+        )
+    problems, methods, seeds = scores.shape
+    generator = np.random.default_rng(seed)
+    ranks = np.empty((problems, _RESAMPLES, methods))
+    for problem in range(problems):
+        drawn = generator.integers(0, seeds, (_RESAMPLES, seeds))
+        ranks[problem] = stats.rankdata(scores[problem][:, drawn].mean(axis=-1).T, axis=1)
+    chosen = np.tile(np.arange(problems), (_RESAMPLES, 1))
+    if resample_problems:
+        chosen = generator.integers(0, problems, chosen.shape)
+    mean = ranks[chosen, np.arange(_RESAMPLES)[:, None]].mean(axis=1)
+    best = np.isclose(mean, mean.min(axis=1, keepdims=True))
+    tail = (1 - level) / 2
+    low, high = np.quantile(mean, [tail, 1 - tail], axis=0)
+    per_problem = stats.rankdata(scores.mean(axis=-1), axis=1)
+    first = (best / best.sum(axis=1, keepdims=True)).mean(axis=0)
+    return Ranks(per_problem, per_problem.mean(axis=0), low, high, first)
+
+
+def agreement(first: ArrayLike, second: ArrayLike) -> float:
+    """Kendall's tau-b between two rankings or scorings; NaN for fewer than two or all equal.
+
+    Infinite scores are ties with each other, behind all finite ones.
+
+    Example:
+        >>> agreement([1, 2, 3], [1, 2, 3]), agreement([1, 2, 3], [3, 2, 1])
+        (1.0, -1.0)
+
+    Source: Kendall, "A new measure of rank correlation", Biometrika 30 (1938).
+    """
+    one, two = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
+    if one.size < 2 or (one == one[0]).all() or (two == two[0]).all():
+        return math.nan
+    found: Any = stats.kendalltau(stats.rankdata(one), stats.rankdata(two))
+    return float(found.statistic)
