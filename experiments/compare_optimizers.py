@@ -19,6 +19,7 @@ from research import comparison, optimizers, workloads
 from research.comparison import FIRST_SEARCH_SEED, Study
 from research.errors import ConfigError, RunError
 from research.names import look_up
+from research.optimizers import LATEST
 from research.progress import show_progress
 from research.report import build_report
 from research.runlog import open_run
@@ -60,7 +61,7 @@ class Config:
     """Further studies of the reference, compared with it as if they were others (A/A)."""
     search_seed: int = 0
     """Seed of the search points, and of initialisation and data order in the search."""
-    space_version: int = optimizers.LATEST
+    space_version: int = LATEST
     """Version of the search spaces."""
 
     def __post_init__(self):
@@ -77,6 +78,12 @@ class Config:
             raise ConfigError(
                 f"seeds must be below {FIRST_SEARCH_SEED}, as searches use those above; "
                 f"received {max(self.seeds)}."
+            )
+        pool = range(workloads.POOL_SEED, workloads.POOL_SEED + 100)
+        if any(seed in pool for seed in (self.search_seed, *self.seeds)):
+            raise ConfigError(
+                f"seeds must not be those that set the targets, {pool.start} to {pool.stop - 1}; "
+                f"received search_seed {self.search_seed} and seeds {self.seeds}."
             )
         if min(self.horizons) <= 0:
             raise ConfigError(f"horizons must be above zero; received {self.horizons}.")

@@ -3,165 +3,157 @@
 import csv
 import dataclasses
 import json
-import math
+from concurrent.futures import Future
 
-import jax
-import jax.numpy as jnp
 import pytest
 
 from experiments import compare_optimizers
-from experiments.command_line import Options
-from experiments.compare_optimizers import RECIPES, Config
-from research import optimizers
+from experiments.compare_optimizers import RECIPES, Config, SweepOptions
+from research import comparison, workloads
 from research.errors import ConfigError
-from research.optimizers.registry import VERSIONS
+from research.optimizers import Range, find, registry
 from research.runlog import read_run
+from research.sweep import engine
 
 TINY = Config(
-    workloads=("mlp",),
-    optimizers=("sgd", "adam"),
-    trials=2,
+    workloads=("quadratic_1e2",),
+    optimizers=("sgd", "sgd@constant", "momentum"),
+    horizons=(0.02, 0.04),
+    trials=3,
     seeds=(1, 2),
-    steps=6,
-    evaluate_every=3,
-    target_accuracy=0.2,
+    evaluations=2,
+    reference="momentum",
 )
 
 
+class InThisProcess:
+    """A backend without workers: quick to start, and what a test changes is changed in it."""
+
+    slots = 1
+    chunk_seconds = 60.0
+
+    def __init__(self, name, run_path, data_dir, workers=None):
+        self.run_path, self.data_dir, self.chunks = run_path, data_dir, 0
+
+    def submit(self, chunk):
+        self.chunks += 1
+        future = Future()
+        future.set_result(engine.execute(chunk, self.run_path, self.data_dir))
+        return future
+
+    def close(self):
+        pass
+
+
+@pytest.fixture(autouse=True)
+def in_this_process(monkeypatch):
+    monkeypatch.setattr(compare_optimizers, "open_backend", InThisProcess)
+
+
 def run(out, config=TINY, **options):
-    report = compare_optimizers.run("quick", config, Options(out=out, **options))
-    return report.parent
-
-
-def table(path):
-    with (path / "table.csv").open() as file:
-        return list(csv.DictReader(file))
+    return compare_optimizers.run("quick", config, SweepOptions(out=out, **options)).parent
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    return run(tmp_path_factory.mktemp("runs"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compare_optimizers, "open_backend", InThisProcess)
+        return run(tmp_path_factory.mktemp("runs"))
 
 
-def test_every_optimizer_gets_the_same_trials_and_seeds(finished):
-    records = read_run(finished)
-    for optimizer in TINY.optimizers:
-        search = records.trials_where(optimizer=optimizer, phase="search")
-        final = records.trials_where(optimizer=optimizer, phase="final")
-        assert [trial["settings"]["index"] for trial in search] == [0, 1]
-        assert [trial["settings"]["seed"] for trial in final] == [1, 2]
-        assert {trial["settings"]["seed"] for trial in search} == {TINY.search_seed}
-    assert len(table(finished)) == 2
+def cells(rows):
+    """Rows by phase of each study."""
+    found = {}
+    for row in rows:
+        settings = row["settings"]
+        names = ("workload", "optimizer", "schedule", "steps", "study")
+        cell = found.setdefault(tuple(settings[name] for name in names), {})
+        cell.setdefault(settings["phase"], []).append(row)
+    return found
+
+
+def test_every_entrant_gets_the_same_trials_and_the_same_fresh_seeds(finished):
+    found = cells(read_run(finished).rows)
+    entrants = [("sgd", "cosine", 0), ("sgd", "constant", 0), ("momentum", "cosine", 0)]
+    entrants.append(("momentum", "cosine", 1))  # the reference once more, against itself
+    assert sorted(found) == sorted(
+        ("quadratic_1e2", name, schedule, steps, study)
+        for name, schedule, study in entrants
+        for steps in (4, 8)
+    )
+    for cell in found.values():
+        assert sorted(row["settings"]["trial"] for row in cell["search"]) == [0, 1, 2]
+        assert sorted(row["settings"]["seed"] for row in cell["final"]) == [1, 2]
+        assert all(row["settings"]["seed"] > 2 for row in cell["search"])
 
 
 def test_the_best_by_validation_is_run_again_and_only_that_sees_the_test_set(finished):
-    records = read_run(finished)
-    for optimizer in TINY.optimizers:
-        search = records.trials_where(optimizer=optimizer, phase="search")
-        best = max(
-            search,
-            key=lambda t: (t["result"]["validation_accuracy"], -t["result"]["validation_loss"]),
-        )
-        for trial in records.trials_where(optimizer=optimizer, phase="final"):
-            chosen = best["settings"]["hyperparameters"]
-            assert trial["settings"]["hyperparameters"] == chosen
-            counts = trial["result"]["confusion"]
-            right = sum(counts[k][k] for k in range(10))
-            total = sum(map(sum, counts))
-            assert trial["result"]["test_accuracy"] == pytest.approx(right / total)
-            assert total == 359
-        assert all("test_accuracy" not in trial["result"] for trial in search)
+    for cell in cells(read_run(finished).rows).values():
+        best = comparison.winner(cell["search"])
+        assert best is not None
+        for row in cell["final"]:
+            assert row["settings"]["hyperparameters"] == best["settings"]["hyperparameters"]
+            assert row["result"]["test_score"] is not None
+        assert all(row["result"]["test_score"] is None for row in cell["search"])
 
 
-def test_steps_to_target_is_the_first_evaluation_that_reaches_it(finished):
-    records = read_run(finished)
-    for trial in records.trials:
-        seen = [m for m in records.metrics if m["trial"] == trial["trial"]]
-        assert [m["step"] for m in seen] == [3, 6]
-        reached = [m["step"] for m in seen if m["validation_accuracy"] >= TINY.target_accuracy]
-        assert trial["result"]["steps_to_target"] == (reached[0] if reached else None)
+def test_run_again_it_trains_nothing_and_ends_with_the_same_tables(finished, monkeypatch):
+    before = {path.name: path.read_bytes() for path in finished.glob("*.csv")}
+    monkeypatch.setattr(engine, "execute", lambda *_: pytest.fail("a chunk was run again"))
+    assert run(finished.parent.parent) == finished
+    assert {path.name: path.read_bytes() for path in finished.glob("*.csv")} == before
 
 
-def test_interrupted_and_resumed_it_ends_with_the_same_table(finished, tmp_path, monkeypatch):
-    trained = []
-    original = compare_optimizers.train_trial
+def test_interrupted_and_resumed_it_ends_with_the_same_rows(finished, tmp_path, monkeypatch):
+    original, calls = engine.execute, []
 
-    def interrupted(trial, *rest):
-        trained.append(trial.name)
-        if len(trained) == 3:
+    def interrupted(*arguments):
+        calls.append(arguments)
+        if len(calls) == 6:
             raise KeyboardInterrupt
-        return original(trial, *rest)
+        return original(*arguments)
 
-    monkeypatch.setattr(compare_optimizers, "train_trial", interrupted)
+    monkeypatch.setattr(engine, "execute", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path)
-    again = run(tmp_path)
-    assert again.name == finished.name
-    assert (again / "table.csv").read_bytes() == (finished / "table.csv").read_bytes()
-    assert trained.count(trained[2]) == 2  # the one cut short
-    assert all(trained.count(name) == 1 for name in trained if name != trained[2])
-    run(tmp_path)
-    assert len(trained) == len(read_run(again).trials) + 1  # nothing was trained a third time
+    cut = read_run(tmp_path / finished.relative_to(finished.parents[1])).rows
+    rows = read_run(finished).rows
+    assert 0 < len(cut) < len(rows)
+    assert [row["key"] for row in read_run(run(tmp_path)).rows] == [row["key"] for row in rows]
 
 
-def test_divergence_is_recorded_and_the_comparison_goes_on(tmp_path, monkeypatch):
-    bad = optimizers.find("sgd", version=1)._replace(
-        space={"learning_rate": optimizers.Range(1e30, 1e35)}
-    )
-    monkeypatch.setitem(VERSIONS, 1, {**VERSIONS[1], "sgd": bad})
-    path = run(tmp_path)
-    records = read_run(path)
-    diverged = records.trials_where(optimizer="sgd")
-    assert [trial["status"] for trial in diverged] == ["diverged", "diverged"]
-    assert all(0 < trial["result"]["diverged_at"] <= TINY.steps for trial in diverged)
-    assert len(records.trials_where(optimizer="adam", phase="final")) == 2
-    rows = {row["optimizer"]: row for row in table(path)}
-    assert rows["sgd"]["search_diverged"] == "2"
-    assert rows["adam"]["search_diverged"] == "0"
-
-
-def test_an_adaptive_optimizer_really_learns_digits(tmp_path):
-    config = dataclasses.replace(
-        RECIPES["quick"].config, workloads=("mlp",), optimizers=("adam",), trials=4, seeds=(1,)
-    )
-    records = read_run(run(tmp_path, config))
-    (final,) = records.trials_where(phase="final")
-    assert final["result"]["test_accuracy"] >= 0.95
-
-
-def test_what_is_measured_is_what_the_optimizer_says(tmp_path, monkeypatch):
-    """An entry that would have zeros evaluated gets the accuracy of zeros: that of one class."""
-    entry = optimizers.find("sgd", version=1)
-    zeros = entry._replace(evaluated=lambda state, params: jax.tree.map(jnp.zeros_like, params))
-    monkeypatch.setitem(VERSIONS, 1, {**VERSIONS[1], "sgd": zeros})
-    config = dataclasses.replace(TINY, optimizers=("sgd",), trials=1, seeds=(1,))
-    (final,) = read_run(run(tmp_path, config)).trials_where(phase="final")
-    assert final["result"]["validation_loss"] == pytest.approx(math.log(10))
-    assert final["result"]["test_loss"] == pytest.approx(math.log(10))
-
-
-@pytest.mark.slow
-def test_optimizers_of_every_kind_run(tmp_path):
-    chosen = ("soap", "normuon", "kron", "prodigy", "schedule_free_adamw")
-    config = dataclasses.replace(TINY, optimizers=chosen, trials=1, seeds=(1,))
-    trials = read_run(run(tmp_path, config)).trials
-    assert [trial["status"] for trial in trials] == ["finished"] * (2 * len(chosen))
-
-
-@pytest.mark.parametrize("augment", [("flip", "crop", "rotation")])
-def test_augmented_training_runs(tmp_path, augment):
-    config = dataclasses.replace(TINY, optimizers=("adam",), trials=1, seeds=(1,), augment=augment)
-    assert len(read_run(run(tmp_path, config)).trials) == 2
+def test_a_search_that_diverges_is_a_failure_and_the_comparison_goes_on(tmp_path, monkeypatch):
+    bad = find("sgd")._replace(space={"learning_rate": Range(1e30, 1e35)})
+    newest = registry.VERSIONS[registry.LATEST]
+    monkeypatch.setitem(registry.VERSIONS, registry.LATEST, {**newest, "sgd": bad})
+    config = dataclasses.replace(TINY, horizons=(0.04,), aa_studies=0)
+    path = run(tmp_path, config)
+    found = cells(read_run(path).rows)
+    lost = found["quadratic_1e2", "sgd", "cosine", 8, 0]
+    assert {row["status"] for row in lost["search"]} == {"diverged"}
+    assert "final" not in lost
+    assert len(found["quadratic_1e2", "momentum", "cosine", 8, 0]["final"]) == 2
+    with (path / "results.csv").open() as file:
+        rows = {row["entrant"]: row for row in csv.DictReader(file)}
+    assert rows["sgd"]["search_diverged"] == "3"
+    assert rows["momentum"]["search_diverged"] == "0"
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"trials": 0}, "trials must be at least 1; received 0"),
+        ({"aa_studies": -1}, "aa_studies must be at least 0"),
         ({"optimizers": ("adm",)}, "Did you mean 'adam'"),
-        ({"optimizers": ("adam", "adam")}, "none twice"),
+        ({"optimizers": ("adam@cosin",)}, "Did you mean 'cosine'"),
+        ({"optimizers": ("momentum", "momentum@cosine")}, "none twice"),
+        ({"workloads": ("digit_mlp",)}, "Did you mean 'digits_mlp'"),
         ({"seeds": ()}, "at least one"),
-        ({"seeds": (0, 1)}, "seeds must be fresh"),
+        ({"seeds": (1, 2**30)}, "seeds must be below"),
+        ({"seeds": (workloads.POOL_SEED,)}, "set the targets"),
+        ({"horizons": (0.0,)}, "horizons must be above zero"),
+        ({"reference": "adamw"}, "reference must be one of the optimizers"),
+        ({"space_version": 9}, "version of search spaces"),
     ],
 )
 def test_configurations_that_cannot_run_are_refused(change, message):
@@ -169,6 +161,14 @@ def test_configurations_that_cannot_run_are_refused(change, message):
         dataclasses.replace(TINY, **change)
 
 
-def test_the_run_records_its_search_spaces(finished):
+def test_the_run_records_what_a_report_must_know(finished):
     config = json.loads((finished / "config.json").read_text())["config"]
-    assert config["search_spaces"]["adam"]["learning_rate"]["high"] == 0.1
+    assert config["search_spaces"]["sgd"]["learning_rate"]["high"] > 0
+    assert config["horizons"] == {"quadratic_1e2": [4, 8]}
+    assert config["targets"] == {"quadratic_1e2": workloads.load("quadratic_1e2").target}
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_recipes_name_no_seed_of_the_pool_that_set_the_targets(recipe):
+    seeds = {RECIPES[recipe].config.search_seed, *RECIPES[recipe].config.seeds}
+    assert workloads.POOL_SEED not in seeds
