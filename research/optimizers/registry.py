@@ -129,7 +129,7 @@ def build_scheduled(
     factor, peak = find_schedule(schedule)(steps), hyperparameters["learning_rate"]
     if not optimizer.schedule_inside:
         built = optimizer.build(**hyperparameters)
-        return optax.chain(built, optax.scale_by_schedule(factor))
+        return widened(optax.chain(built, optax.scale_by_schedule(factor)))
 
     def learning_rate(step):
         return peak * jnp.maximum(factor(step), _SMALLEST_FACTOR)
