@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from research.errors import ConfigError
-from research.sweep.backends import ChunkFailed, import_paths, request_for, result_of
+from research.sweep.backends import ChunkFailed, request_for, result_of
 from research.sweep.chunks import Chunk
 from research.sweep.engine import worker_environment
 from research.sweep.worker import answer
@@ -39,11 +39,9 @@ class RayTasks:
         self._ray = ray
         self._run_path = run_path
         self._data_dir = data_dir
-        environment = worker_environment()
-        environment["PYTHONPATH"] = import_paths()
         ray.init(
             address=os.environ.get("RAY_ADDRESS"),
-            runtime_env={"env_vars": environment},
+            runtime_env={"env_vars": worker_environment()},
             include_dashboard=False,
             log_to_driver=False,
         )
