@@ -56,15 +56,15 @@ def open_backend(
     place = None if data_dir is None else str(Path(data_dir).absolute())
     run_path = Path(run_path).absolute()
     if name == "local":
-        from research.sweep.local import LocalWorkers
+        from research.sweep.local_workers import LocalWorkers
 
         return LocalWorkers(run_path, place, workers)
     if name == "slurm":
-        from research.sweep.slurm import SlurmJobs
+        from research.sweep.slurm_jobs import SlurmJobs
 
         return SlurmJobs(run_path, place, workers)
     if name == "ray":
-        from research.sweep.ray import RayTasks
+        from research.sweep.ray_tasks import RayTasks
 
         return RayTasks(run_path, place)
     raise ConfigError(f"the backend must be local, slurm or ray; received {name!r}.")

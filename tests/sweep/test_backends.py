@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from research.progress import Progress
 from research.runlog import write_json
 from research.sweep import Cell, engine, open_backend, run_cells, store_of
 from research.sweep.chunks import Chunk, Plan
-from research.sweep.local import LocalWorkers
+from research.sweep.local_workers import LocalWorkers
 from research.sweep.run import plan_id
 from research.sweep.training import training_of
 
@@ -222,7 +223,7 @@ def test_workers_compute_in_one_thread(reference):
 
 def test_jobs_of_submitit_give_the_same_rows(reference, tmp_path):
     pytest.importorskip("submitit")
-    from research.sweep.slurm import SlurmJobs
+    from research.sweep.slurm_jobs import SlurmJobs
 
     path = planned(tmp_path / "run")
     backend = SlurmJobs(path, str(tmp_path), 1, cluster="local", seconds_between_looks=0.1)
@@ -256,11 +257,11 @@ def test_a_wrong_backend_is_refused(tmp_path, name, workers):
 
 @pytest.mark.slow
 def test_two_nodes_of_ray_give_the_same_rows(reference, tmp_path, monkeypatch):
-    pytest.importorskip("ray")
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    from ray.cluster_utils import Cluster
-
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    cluster = pytest.importorskip("ray.cluster_utils").Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 1}
+    )
     try:
         cluster.add_node(num_cpus=1)
         monkeypatch.setenv("RAY_ADDRESS", cluster.address)

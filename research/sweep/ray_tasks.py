@@ -1,6 +1,8 @@
 """Tasks of a Ray cluster: the one that RAY_ADDRESS names, or one on this machine."""
 
+import importlib
 import os
+import secrets
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -28,10 +30,11 @@ class RayTasks:
     chunk_seconds = 60.0
 
     def __init__(self, run_path: Path, data_dir: str | None):
-        # Only who knows the cluster's token may run code on it.
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        if "RAY_ADDRESS" not in os.environ and "RAY_AUTH_MODE" not in os.environ:
+            # Whoever knows the token of a cluster, and nobody else, may run code on it.
+            os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         try:
-            import ray
+            ray = importlib.import_module("ray")
         except ImportError as error:
             raise ConfigError(
                 "the backend ray needs Ray; install it with: pip install 'trellis-lab[ray]'"
