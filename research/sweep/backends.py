@@ -56,15 +56,15 @@ def open_backend(
     place = None if data_dir is None else str(Path(data_dir).absolute())
     run_path = Path(run_path).absolute()
     if name == "local":
-        from research.sweep.local import LocalWorkers
+        from research.sweep.local_workers import LocalWorkers
 
         return LocalWorkers(run_path, place, workers)
     if name == "slurm":
-        from research.sweep.slurm import SlurmJobs
+        from research.sweep.slurm_jobs import SlurmJobs
 
         return SlurmJobs(run_path, place, workers)
     if name == "ray":
-        from research.sweep.ray import RayTasks
+        from research.sweep.ray_tasks import RayTasks
 
         return RayTasks(run_path, place)
     raise ConfigError(f"the backend must be local, slurm or ray; received {name!r}.")
@@ -76,7 +76,7 @@ def request_for(chunk: Chunk, run_path: Path, data_dir: str | None) -> dict[str,
 
 
 def start_worker(environment: Mapping[str, str], log: IO[str] | int) -> subprocess.Popen[str]:
-    """A worker process that imports what this one can, and has a session of its own.
+    """A worker process, with a session of its own.
 
     Its own session: Ctrl-C reaches this process only, which then stops its workers.
     """
@@ -86,7 +86,7 @@ def start_worker(environment: Mapping[str, str], log: IO[str] | int) -> subproce
         stdout=subprocess.PIPE,
         stderr=log,
         text=True,
-        env={**os.environ, "PYTHONPATH": import_paths(), **environment},
+        env={**os.environ, **environment},
         start_new_session=True,
     )
 
@@ -122,8 +122,3 @@ def result_of(answer: Mapping[str, Any]) -> dict[str, Any]:
     if "error" in answer:
         raise ChunkFailed(answer["error"], answer["traceback"])
     return answer["result"]
-
-
-def import_paths() -> str:
-    """Where this process imports from, as a value of PYTHONPATH."""
-    return os.pathsep.join(os.path.abspath(path) for path in sys.path if path)

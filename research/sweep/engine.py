@@ -7,6 +7,7 @@ rows that are there are kept, and a group of trainings that share a call is run 
 import functools
 import importlib
 import os
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -125,17 +126,21 @@ def _keep(key: tuple[Any, ...], program: Program) -> Program:
 
 
 def worker_environment() -> dict[str, str]:
-    """What a worker needs in its environment before JAX starts there.
+    """What a worker needs in its environment before Python and JAX start there.
 
-    The platform that this process was told to use. On a CPU, one thread: as many workers as cores
-    use all of them, without waiting for each other, and the bits of a row do not depend on the
-    number of cores.
+    It imports from where this process does, and computes on the platform that this one was
+    told to use. On a CPU, in one thread: as many workers as cores use all of them, without waiting
+    for each other, and the bits of a row do not depend on the number of cores.
     """
     flags = os.environ.get("XLA_FLAGS", "")
     if "xla_cpu_multi_thread_eigen" not in flags:
         flags = f"{flags} --xla_cpu_multi_thread_eigen=false".strip()
-    threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NPROC")
-    environment = {name: "1" for name in threads}
-    environment |= {"XLA_FLAGS": flags, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     platforms = getattr(jax.config, "jax_platforms")  # noqa: B009 (unknown to type checkers)
-    return environment | ({"JAX_PLATFORMS": platforms} if platforms else {})
+    threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NPROC")
+    return {
+        **dict.fromkeys(threads, "1"),
+        **({"JAX_PLATFORMS": platforms} if platforms else {}),
+        "PYTHONPATH": os.pathsep.join(os.path.abspath(path) for path in sys.path if path),
+        "XLA_FLAGS": flags,
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # of a GPU: the parent process uses it too
+    }

@@ -118,6 +118,7 @@ def test_every_mode_gives_the_rows_of_a_plain_loop(prepared):
             assert result["steps"] == [10, 20, 30, 40]
             assert_follows(result, curve)
             assert len(curve["train_loss"]) == 4
+            assert tested is not None
             assert math.isclose(result["test_loss"], tested["loss"], rel_tol=1e-4)
             assert math.isclose(result["test_score"], tested["score"], rel_tol=1e-4)
 
@@ -191,10 +192,10 @@ def test_state_and_parameters_are_counted(prepared):
 )
 def test_a_curve_ends_where_it_is_not_finite_whatever_follows(losses, score, diverged_at):
     curve = Curve(9, 3)
-    curve.add(np.float32([4, 2, 3]), 2.0, 0.9)
-    curve.add(np.float32(losses), 1.0, score)
+    curve.add(np.array([4.0, 2.0, 3.0]), 2.0, 0.9)
+    curve.add(np.array(losses), 1.0, score)
     assert curve.ended
-    curve.add(np.full(3, np.nan, np.float32), 1.0, 0.1)
+    curve.add(np.full(3, np.nan), 1.0, 0.1)
     row = curve.row(trainings(task(), 1)[0], {"loss": 1.0, "score": 1.0})
     result = row["result"]
     assert row["status"] == "diverged"

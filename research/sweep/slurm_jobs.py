@@ -5,6 +5,7 @@ SBATCH_ACCOUNT, SBATCH_TIMELIMIT. A job that fails, is preempted or runs out of 
 again by what waits for it (``research.sweep.run``).
 """
 
+import importlib
 import shutil
 import sys
 import threading
@@ -50,7 +51,7 @@ class SlurmJobs:
         seconds_between_looks: float = 5.0,
     ):
         try:
-            import submitit
+            submitit = importlib.import_module("submitit")
         except ImportError as error:
             raise ConfigError(
                 "the backend slurm needs submitit; install it: pip install 'trellis-lab[slurm]'"
@@ -114,13 +115,12 @@ class SlurmJobs:
 
 def _settle(job: Any, future: Future[dict[str, Any]]) -> None:
     """Give the future what became of the job."""
-    from submitit.core.utils import UncompletedJobError
-
+    uncompleted = importlib.import_module("submitit.core.utils").UncompletedJobError
     try:
         future.set_result(result_of(job.result()))
     except ChunkFailed as failure:
         future.set_exception(failure)
-    except UncompletedJobError as error:
+    except uncompleted as error:
         failure = ChunkFailed(f"job {job.job_id} ended without a result", str(error))
         future.set_exception(failure)
 

@@ -1,12 +1,14 @@
 """Tasks of a Ray cluster: the one that RAY_ADDRESS names, or one on this machine."""
 
+import importlib
 import os
+import secrets
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 from research.errors import ConfigError
-from research.sweep.backends import ChunkFailed, import_paths, request_for, result_of
+from research.sweep.backends import ChunkFailed, request_for, result_of
 from research.sweep.chunks import Chunk
 from research.sweep.engine import worker_environment
 from research.sweep.worker import answer
@@ -28,10 +30,11 @@ class RayTasks:
     chunk_seconds = 60.0
 
     def __init__(self, run_path: Path, data_dir: str | None):
-        # Only who knows the cluster's token may run code on it.
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        if "RAY_ADDRESS" not in os.environ and "RAY_AUTH_MODE" not in os.environ:
+            # Whoever knows the token of a cluster, and nobody else, may run code on it.
+            os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         try:
-            import ray
+            ray = importlib.import_module("ray")
         except ImportError as error:
             raise ConfigError(
                 "the backend ray needs Ray; install it with: pip install 'trellis-lab[ray]'"
@@ -39,11 +42,9 @@ class RayTasks:
         self._ray = ray
         self._run_path = run_path
         self._data_dir = data_dir
-        environment = worker_environment()
-        environment["PYTHONPATH"] = import_paths()
         ray.init(
             address=os.environ.get("RAY_ADDRESS"),
-            runtime_env={"env_vars": environment},
+            runtime_env={"env_vars": worker_environment()},
             include_dashboard=False,
             log_to_driver=False,
         )
