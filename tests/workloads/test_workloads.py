@@ -16,7 +16,7 @@ from research.workloads import NAMES, VARIANTS, build, load
 
 ORIGINALS = [name for name in NAMES if name not in VARIANTS]
 PUBLISHED = ("fashion", "vit", "digit_strings")  # on data that have to be downloaded
-STEPS, RATE = 12, 1e-2
+STEPS, BATCH, RATE = 12, 8, 1e-2
 
 
 def rows(examples, indices):
@@ -29,45 +29,39 @@ def shapes(workload):
 
 
 @pytest.mark.parametrize("name", ORIGINALS)
-def test_it_trains_and_measures_each_example_alone(make, name):
-    """Two trainings at once, as a sweep does it, then one set of parameters after the other."""
+def test_it_trains_and_measures_each_example_and_each_model_alone(make, name):
+    """Two trainings at once, as a sweep does it; then the same values in other company."""
     workload = make(name)
     size = len(next(iter(workload.train.values())))
-    order = np.stack([batch_indices(0, step, size, 16) for step in range(STEPS)])
+    chosen, other = (batch_indices(0, step, size, BATCH) for step in range(2))
+    seen = rows(workload.train, chosen)
     optimizer = optax.adamw(RATE)
 
     def training(key):
         params = workload.init(key)
 
-        def step(carry, batch):
+        def step(carry, _):
             params, state = carry
-            gradients = jax.grad(workload.loss)(params, batch, key)
+            gradients = jax.grad(workload.loss)(params, seen, key)
             updates, state = optimizer.update(gradients, state, params)
             return (optax.apply_updates(params, updates), state), None
 
         start = (params, optimizer.init(params))
-        (trained, _), _ = jax.lax.scan(step, start, rows(workload.train, order))
+        (trained, _), _ = jax.lax.scan(step, start, length=STEPS)
         return params, trained
 
     with compiled_in_haste():
         before, after = jax.jit(jax.vmap(training))(jax.random.split(jax.random.key(0), 2))
-        seen = rows(workload.train, np.unique(order))
         measure = jax.jit(jax.vmap(workload.measure, in_axes=(0, None)))
-        losses = [np.mean(measure(params, seen)["loss"], axis=1) for params in (before, after)]
-        assert (losses[1] < losses[0]).all()
+        first, last = (measure(params, seen) for params in (before, after))
+        assert {each.shape for each in last.values()} == {(2, BATCH)}
+        assert (np.mean(last["loss"], axis=1) < np.mean(first["loss"], axis=1)).all()
 
-        some = rows(workload.validation, slice(0, 4))
-        together = measure(after, some)
-        count = len(next(iter(some.values())))
-        assert {each.shape for each in together.values()} == {(2, count)}
-        alone = jax.jit(workload.measure)
-        for model in range(2):
-            params = jax.tree.map(lambda leaf, model=model: leaf[model], after)
-            for example in range(count):
-                one = alone(params, {key: value[example][None] for key, value in some.items()})
-                for what in ("loss", "score"):
-                    expected = together[what][model, example]
-                    np.testing.assert_allclose(one[what][0], expected, rtol=1e-3, atol=1e-4)
+        swapped = jax.tree.map(lambda leaf: leaf[::-1], after)
+        mixed = rows(workload.train, np.concatenate([other[:-2], chosen[:2]]))
+        found = measure(swapped, mixed)
+    for what in ("loss", "score"):
+        np.testing.assert_allclose(found[what][::-1, -2:], last[what][:, :2], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ORIGINALS)
@@ -78,9 +72,12 @@ def test_the_parts_share_no_example(make, name):
         sizes = {len(array) for array in part.values()}
         assert len(sizes) == 1
         contents.append({bytes(row) for row in part[next(iter(part))]})
+    train, validation, test = contents
+    shared = (train & validation) | (train & test) | (validation & test)
+    if name == "char_lm":  # rulers of tables occur all over the text
+        shared = {row for row in shared if any(chr(symbol + 32).isalnum() for symbol in row)}
     if not name.startswith("quadratic"):  # its one example is the function itself
-        assert not (contents[0] & contents[1]) | (contents[0] & contents[2])
-        assert not contents[1] & contents[2]
+        assert not shared
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -93,12 +90,13 @@ def test_a_variant_differs_in_the_model_only(make, name):
             for key, array in getattr(original, part).items():
                 np.testing.assert_array_equal(getattr(variant, part)[key], array)
     if shapes(variant) == shapes(original):
-        params = original.init(jax.random.key(0))
-        batch = rows(original.validation, slice(0, 4))
-        losses = [workload.measure(params, batch)["loss"] for workload in (original, variant)]
-        if name == "quadratic_1e3":
-            losses[1] = variant.measure(params, variant.validation)["loss"]
-        assert np.abs(losses[0] - losses[1]).max() > 1e-4
+        with compiled_in_haste():
+            params = jax.jit(original.init)(jax.random.key(0))
+            losses = [
+                np.mean(jax.jit(each.measure)(params, rows(each.validation, slice(0, 4)))["loss"])
+                for each in (original, variant)
+            ]
+        assert abs(losses[0] - losses[1]) > 1e-4
     else:
         assert {"width", "norm"} & {*VARIANTS[name].split()}
 
