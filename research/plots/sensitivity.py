@@ -57,6 +57,9 @@ def learning_rate_sensitivity(
         _scale(axes, scores, logarithmic)
         axes.fill_between([0, 1], 1 - _BAND, 1, transform=axes.transAxes, color=style.WARNING,
                           alpha=0.07, linewidth=0)  # fmt: skip
+        if position % columns == 0:
+            axes.text(0.02, 1 - _BAND / 2, "diverged", transform=axes.transAxes, va="center",
+                      fontsize=6.5, color=style.WARNING)  # fmt: skip
         axes.scatter(rates, scores, s=3, color="#dfe1e4", linewidths=0)
         for trial in group:
             _mark(axes, trial, colour)
@@ -74,7 +77,8 @@ def _scale(axes: Axes, scores: np.ndarray, logarithmic: bool) -> None:
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
     if logarithmic:
         style.plain_log(axes.yaxis)
-        axes.yaxis.set_major_locator(LogLocator(numticks=5))
+        if high > 100 * low:
+            axes.yaxis.set_major_locator(LogLocator(numticks=5))
         low, high = np.log(low), np.log(high)
     else:
         axes.yaxis.set_major_locator(MaxNLocator(4))

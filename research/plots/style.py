@@ -254,4 +254,4 @@ def wide_range(values: np.ndarray) -> bool:
         (True, False)
     """
     finite = values[np.isfinite(values)]
-    return bool(finite.size and finite.min() > 0 and finite.max() > 10 * finite.min())
+    return bool(finite.size and finite.min() > 0 and finite.max() > 5 * finite.min())

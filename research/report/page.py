@@ -187,6 +187,7 @@ td b { font-weight: 700; }
 .mute { color: var(--quiet); }
 .warn { color: var(--warn); }
 .note { font-size: 13px; line-height: 1.5; color: var(--quiet); margin: 10px 0 0; max-width: none; }
+.scroll + .scroll, .note + .scroll, .note + figure, .scroll + figure { margin-top: 30px; }
 figure { margin: 0 0 40px; break-inside: avoid; }
 figure img { display: block; width: 100%; height: auto; }
 figcaption { font-size: 14px; line-height: 1.5; margin-top: 10px; max-width: 54em; }

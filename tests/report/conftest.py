@@ -1,5 +1,6 @@
 """Run directories in the documented layout, written by hand: what a report has to read."""
 
+import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from comparison_rows import Comparison, Truth, write_comparison
 
 ENVIRONMENT = {
     "sessions": [
@@ -53,45 +55,6 @@ def write_run(
         file.parent.mkdir(parents=True, exist_ok=True)
         np.savez(file, allow_pickle=False, **arrays)
     return path
-
-
-def optimizer_trial(
-    optimizer: str,
-    *,
-    workload: str = "mlp",
-    phase: str = "search",
-    number: int = 0,
-    learning_rate: float = 0.01,
-    validation: float = 0.9,
-    test: float | None = None,
-    steps_to_target: int | None = None,
-    diverged: bool = False,
-    images: int = 360,
-) -> dict[str, Any]:
-    """A record of one trial; `number` is the index of a search trial, the seed of a final run."""
-    kind = "seed" if phase == "final" else "search"
-    result: dict[str, Any] = {"diverged_at": 20, "steps": 300}
-    if not diverged:
-        result = {"validation_accuracy": validation, "validation_loss": 0.3, "steps": 300,
-                  "steps_to_target": steps_to_target}  # fmt: skip
-    if test is not None and not diverged:
-        wrong = round((1 - test) * images)
-        confusion = np.diag([images // 10] * 10)
-        for k in range(wrong):
-            confusion[k % 10, k % 10] -= 1
-            confusion[k % 10, (3 * k + 1) % 10] += 1
-        result |= {"test_accuracy": test, "test_loss": 0.3, "confusion": confusion.tolist()}
-    return {
-        "trial": f"{workload}/{optimizer}/{kind}-{number:02d}",
-        "status": "diverged" if diverged else "finished",
-        "settings": {
-            "workload": workload, "optimizer": optimizer, "phase": phase,
-            "index": number if phase == "search" else None,
-            "seed": number if phase == "final" else 0,
-            "hyperparameters": {"learning_rate": learning_rate},
-        },
-        "result": result,
-    }  # fmt: skip
 
 
 def speech_trial(
@@ -167,36 +130,10 @@ def example_arrays(
     return arrays
 
 
-def small_optimizer_run(path: Path, **changes: Any) -> Path:
-    """Two optimizers, two search trials and three seeds each, on one workload."""
-    trials = [
-        optimizer_trial("adam", number=0, learning_rate=0.001, validation=0.96),
-        optimizer_trial("adam", number=1, learning_rate=1.0, diverged=True),
-        optimizer_trial("sgd", number=0, learning_rate=0.1, validation=0.8),
-        optimizer_trial("sgd", number=1, learning_rate=0.01, validation=0.7),
-    ]
-    for seed, (adam, sgd) in enumerate([(0.95, 0.80), (0.96, 0.82), (0.97, 0.81)]):
-        trials += [
-            optimizer_trial("adam", phase="final", number=seed, learning_rate=0.001, test=adam,
-                            validation=adam, steps_to_target=(100, 150, None)[seed]),
-            optimizer_trial("sgd", phase="final", number=seed, learning_rate=0.1, test=sgd,
-                            validation=sgd),
-        ]  # fmt: skip
-    metrics = [
-        {"trial": trial["trial"], "step": step, "train_loss": 1.0, "validation_loss": 1.0,
-         "validation_accuracy": 0.5 + 0.1 * step / 100}
-        for trial in trials if trial["settings"]["phase"] == "final" for step in (100, 200, 300)
-    ]  # fmt: skip
-    content: dict[str, Any] = {
-        "experiment": "compare_optimizers",
-        "config": {"workloads": ["mlp"], "optimizers": ["sgd", "adam"], "trials": 2,
-                   "seeds": [0, 1, 2], "steps": 300, "target_accuracy": 0.95},
-        "data": {"name": "digits", "source": "scikit-learn's digits", "sha256": "ab"},
-        "trials": trials,
-        "metrics": metrics,
-        "timings": [{"trial": trial["trial"], "seconds": 0.6, "steps": 300} for trial in trials],
-    }  # fmt: skip
-    return write_run(path, **(content | changes))
+SMALL = Comparison(
+    truths={"adamw": Truth(), "muon": Truth(speed=2.0), "rprop": Truth(diverges_above=0.0)},
+    workloads=("digits_mlp",), horizons=(50, 100), trials=8, seeds=(7, 8, 9), aa_studies=1,
+)  # fmt: skip
 
 
 def small_speech_run(path: Path, **changes: Any) -> Path:
@@ -230,20 +167,19 @@ def small_speech_run(path: Path, **changes: Any) -> Path:
 
 @pytest.fixture
 def optimizer_run(tmp_path: Path) -> Callable[..., Path]:
-    """Builds a run of compare_optimizers; keyword arguments replace parts of it."""
-    return lambda **changes: small_optimizer_run(tmp_path / "quick-0a1b2c3d", **changes)
+    """Builds a run of compare_optimizers; keyword arguments replace fields of the comparison."""
+
+    def write(*, rows: Sequence[dict] | None = None, **changes: Any) -> Path:
+        compared = dataclasses.replace(SMALL, **changes)
+        return write_comparison(tmp_path / "quick-0a1b2c3d", compared, rows=rows)
+
+    return write
 
 
 @pytest.fixture
 def speech_run(tmp_path: Path) -> Callable[..., Path]:
     """Builds a run of compare_ctc; keyword arguments replace parts of it."""
     return lambda **changes: small_speech_run(tmp_path / "quick-4e5f6a7b", **changes)
-
-
-@pytest.fixture
-def make_optimizer_trial() -> Callable[..., dict[str, Any]]:
-    """The record of one optimizer trial."""
-    return optimizer_trial
 
 
 @pytest.fixture
@@ -267,5 +203,7 @@ def unpainted(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module", params=["optimizers", "speech"])
 def complete_run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One run of each kind, complete, for the tests of a module to share."""
-    write = {"optimizers": small_optimizer_run, "speech": small_speech_run}[request.param]
-    return write(tmp_path_factory.mktemp("runs") / "quick-0a1b2c3d")
+    path = tmp_path_factory.mktemp("runs") / "quick-0a1b2c3d"
+    if request.param == "speech":
+        return small_speech_run(path)
+    return write_comparison(path, SMALL)

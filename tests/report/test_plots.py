@@ -8,8 +8,8 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from research import plots
-from research.plots import Curve, LengthError, Score
+from research import plots, stats
+from research.plots import Curve, LengthError, Ratio, Trial
 from research.plots.style import error_floor, spread
 
 INKS = plots.palette(["a", "b"])
@@ -23,24 +23,56 @@ def curves():
 
 
 def draw_curves():
-    scales: list[plots.Scale] = ["accuracy", "error", "log"]
+    scales: list[plots.Scale] = ["error", "linear", "log"]
     return plots.learning_curves(
-        curves(), INKS, y_labels=["x", "y", "z"], scales=scales, target=0.95
+        curves(), INKS, y_labels=["x", "y", "z"], scales=scales, targets=[0.6, 0.7, None]
     )
 
 
-def draw_sensitivity():
-    scores = {"a": [Score(0.1, 0.9, True), Score(1.0, None)], "b": [Score(0.01, 1.0)]}
-    return plots.learning_rate_sensitivity(scores, INKS)
+def draw_sensitivity(score=0.9):
+    trials = {"a": [Trial(0.1, score, True), Trial(1.0, None)], "b": [Trial(0.01, 100 * score)]}
+    return plots.learning_rate_sensitivity(trials, INKS, y_label="error", labels={})
 
 
 def draw_only_diverged():
-    return plots.learning_rate_sensitivity({"a": [Score(0.1, None), Score(1.0, None)]}, INKS)
+    trials = {"a": [Trial(0.1, None), Trial(1.0, None)]}
+    return plots.learning_rate_sensitivity(trials, INKS, y_label="error", labels={})
 
 
 def draw_strips():
-    panels = {"p": {"a": [0.9, 0.95, 1.0], "b": []}, "q": {"a": [0.9], "b": [0.8, 0.8]}}
-    return plots.score_strips(panels, INKS, x_label="test accuracy (%)")
+    panels = {"p": {"a": [0.9, 0.95, 1.0], "b": []}, "q": {"a": [0.9], "b": [-0.8, np.inf]}}
+    return plots.score_strips(panels, INKS, x_label="error", labels={}, reference="a")
+
+
+def draw_reached():
+    some = stats.reached_curve(stats.times([10, 20, 30], [True, True, False]))
+    never = stats.reached_curve(stats.times([30, 30], [False, False]))
+    panels = {"p": {"a": some, "b": never, "grey": some}}
+    return plots.reached_curves(panels, INKS, labels={"b": "Never"}, horizons=[30.0])
+
+
+def draw_profiles():
+    factors = np.linspace(1, 4, 7)
+    profiles = {"a": np.linspace(0.5, 1, 7), "b": np.zeros(7), "grey": np.ones(7)}
+    return plots.profile_curves(factors, profiles, INKS, labels={}, problems=2)
+
+
+def draw_best_of():
+    scores = np.random.default_rng(0).lognormal(size=(2, 16))
+    panels = {"p": {name: stats.best_of(row) for name, row in zip("ab", scores, strict=True)},
+              "q": {"a": stats.best_of([1.0, 2.0, 3.0, 4.0])}}  # fmt: skip
+    return plots.best_of_curves(panels, INKS, labels={}, y_labels=["x", "y"])
+
+
+def draw_ratios():
+    bounds = {"a": Ratio(0.5, 0.4, 0.7), "b": Ratio(2.0, np.nan, np.nan, ">"),
+              "c": Ratio(1.5, 1.0, 2.0, "?"), "d": Ratio(0.4, 0.3, 0.5, "<")}  # fmt: skip
+    return plots.ratio_dots({"p": bounds, "q": {"b": bounds["a"]}}, INKS, x_label="x", labels={})
+
+
+def draw_ranks():
+    scores = np.random.default_rng(0).normal(size=(3, 2, 4))
+    return plots.rank_dots(stats.rank_stability(scores), ["a", "grey"], INKS, {})
 
 
 def draw_confusion():
@@ -74,6 +106,11 @@ DRAWN = [
     draw_sensitivity,
     draw_only_diverged,
     draw_strips,
+    draw_reached,
+    draw_profiles,
+    draw_best_of,
+    draw_ratios,
+    draw_ranks,
     draw_confusion,
     draw_perfect_confusion,
     draw_lengths,
@@ -142,10 +179,30 @@ def test_every_curve_is_named_even_one_that_lost_a_seed_at_once():
     gone = Curve("b", STEPS, np.array([[0.5, 0.7, 0.8], [np.nan, np.nan, np.nan]]))
     whole = Curve("a", STEPS, np.array([[0.5, 0.9, 1.0]]))
     figure = plots.learning_curves(
-        {"p": [whole, gone]}, INKS, y_labels=["y"], scales=["accuracy"], labels={"b": "Lost"}
+        {"p": [whole, gone]}, INKS, y_labels=["y"], scales=["error"], labels={"b": "Lost"}
     )
     assert sorted(axes_texts(figure)) == ["Lost", "a"]
 
 
 def test_confusions_show_every_count():
     assert axes_texts(draw_confusion()) == ["5", "1", "6", "2"]
+
+
+def test_methods_without_a_colour_are_drawn_without_a_label():
+    assert sorted(axes_texts(draw_reached())) == ["Never", "a"]
+    assert sorted(axes_texts(draw_profiles())) == ["a", "b"]
+
+
+def test_diverged_trials_are_crosses_above_every_score():
+    figure = draw_sensitivity()
+    crosses = [line for axes in figure.axes for line in axes.lines if line.get_marker() == "x"]
+    assert [np.asarray(cross.get_xdata()).item() for cross in crosses] == [1.0]
+    axes = figure.axes[0]
+    top = axes.transAxes.inverted().transform(axes.transData.transform((0.1, 90.0)))[1]
+    assert top < np.asarray(crosses[0].get_ydata()).item()
+
+
+def test_a_method_that_lost_a_run_has_no_mean():
+    whole, lost = draw_strips().axes
+    assert len(whole.lines) > len(lost.lines)
+    assert "1 diverged" in axes_texts(draw_strips())

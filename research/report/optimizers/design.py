@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from research.report.common import name, need, strings
+from research.errors import RunError
+from research.report.common import check_records, name, need, strings
 from research.runlog import Records
 
 
@@ -51,7 +52,10 @@ def read_design(records: Records) -> Design:
     Raises:
         RunError: rows that are not what a sweep writes.
     """
+    check_records(records)
     for row in records.rows:
+        if not isinstance(row, dict):
+            raise RunError(f"every file in {records.path / 'rows'} must hold an object")
         check_row(row, f"row {row.get('key')!r} of {records.path}")
     config = records.config
     found = [row["settings"] for row in records.rows]
@@ -105,10 +109,10 @@ def entrant_label(entrant: str) -> str:
 
     Example:
         >>> entrant_label("adamw"), entrant_label("schedule_free_sgd@constant")
-        ('AdamW', 'Schedule-free SGD, constant')
+        ('AdamW', 'Schedule-free SGD (constant)')
     """
     optimizer, _, schedule = entrant.partition("@")
-    return name(optimizer) + (f", {name(schedule)}" if schedule else "")
+    return name(optimizer) + (f" ({name(schedule)})" if schedule else "")
 
 
 def check_row(row: dict[str, Any], where: str) -> None:

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from scipy.stats import rankdata
 
 from research import stats
+from research.report.common import name
 from research.report.optimizers.design import Design
 from research.report.optimizers.outcomes import Outcome
 
@@ -90,7 +91,9 @@ def agreements(design: Design, outcomes: Outcomes) -> list[Agreement]:
             found = block(design, outcomes, [one, two])
             if len(found.workloads) == 2:
                 tau = _tau(*_means(found))
-                made.append(Agreement("workloads", (one, two), len(found.entrants), tau))
+                made.append(
+                    Agreement("workloads", (name(one), name(two)), len(found.entrants), tau)
+                )
     for workload in design.workloads:
         *shorter, longest = design.horizons[workload] or [0]
         for steps in shorter:
@@ -104,7 +107,7 @@ def agreements(design: Design, outcomes: Outcomes) -> list[Agreement]:
                  if entrant in both]
                 for b in (first, second)
             ]  # fmt: skip
-            names = f"{workload}, {steps:,} steps", f"{longest:,} steps"
+            names = (f"{name(workload)}, {steps:,} steps", f"{longest:,} steps")
             made.append(Agreement("horizons", names, len(both), _tau(*pair)))
     base = [w for w in design.workloads if w not in design.held_out]
     known = block(design, outcomes, design.workloads)

@@ -170,7 +170,7 @@ def agreement_table(found: Sequence[Agreement]) -> Html:
     for kind, heading in kinds.items():
         own = [item for item in found if item.kind == kind]
         rows = [
-            [" and ".join(name(part) for part in item.between), str(item.entrants),
+            [" and ".join(item.between), str(item.entrants),
              signed(f"{item.tau:.2f}")]
             for item in sorted(own, key=lambda item: -item.tau)
         ]  # fmt: skip
@@ -208,7 +208,7 @@ def self_table(design: Design, cells: Mapping[Key, Cell], same: Sequence[SelfCom
     rows = [
         [name(item.workload), f"{item.horizon:,}", f"{item.studies[0]} and {item.studies[1]}",
          _difference(item.comparison.difference, item.comparison.interval),
-         _plain(item.comparison.p_value, ".3f")]
+         _p_value(item.comparison.p_value)]
         for item in same
     ]  # fmt: skip
     made = table(["Workload", "Steps", "Studies", "Difference", "p"], [("", rows)], narrow=True)
@@ -259,10 +259,8 @@ def _outcome_row(outcome: Outcome) -> list[str]:
             shown.append(element("span", lost, class_="warn") if which == "test" else BLANK)
         else:
             shown.append(spread(*mean_and_deviation(scores)))
-    p_value: str = _plain(outcome.adjusted, ".3f") if outcome.adjusted >= 0.0005 else "< 0.001"
-    if math.isnan(outcome.adjusted):
-        p_value = BLANK
-    elif outcome.verdict in ("better", "worse"):
+    p_value: str = _p_value(outcome.adjusted)
+    if outcome.verdict in ("better", "worse"):
         p_value = element("b", p_value)
     return [
         entrant_label(cell.entrant), *shown,
@@ -287,7 +285,7 @@ def _time_row(design: Design, outcome: Outcome, costs: Mapping[tuple[str, str], 
         _ratio(outcome, outcome.evaluations),
         _plain(median * per_step, ".3g"),
         _ratio(outcome, relative),
-        _plain(outcome.log_rank, ".3f"),
+        _p_value(outcome.log_rank),
     ]
 
 
@@ -309,17 +307,16 @@ def _hyperparameter_row(design: Design, outcome: Outcome) -> list[str]:
 
 
 def spread(mean: float, deviation: float) -> str:
-    """A mean ± its standard deviation, to two digits of the latter.
+    """A mean ± its standard deviation, to two digits of the latter or five of the former.
 
     Example:
-        >>> spread(0.123456, 0.00123), spread(12.3456, float("nan")), spread(-1.5, 0.0)
-        ('0.1235 ± 0.0012', '12.35', '−1.5 ± 0')
+        >>> spread(0.123456, 0.00123), spread(12.3456, float("nan")), spread(-1.5, 1e-9)
+        ('0.1235 ± 0.0012', '12.35', '−1.5000 ± 0.0000')
     """
     if not math.isfinite(deviation):
         return _plain(mean, ".4g")
-    if deviation == 0:
-        return f"{_plain(mean, '.4g')} ± 0"
-    digits = min(8, max(0, 1 - math.floor(math.log10(deviation))))
+    digits = 1 - _magnitude(deviation) if deviation > 0 else 9
+    digits = max(0, min(digits, 4 - _magnitude(mean) if mean else digits, 6))
     return signed(f"{mean:.{digits}f} ± {deviation:.{digits}f}")
 
 
@@ -330,8 +327,19 @@ def _difference(value: float, interval: Interval) -> str:
     if not math.isfinite(low):
         return signed(f"{value:+.3g}")
     size = max(abs(value), abs(low), abs(high))
-    digits = min(8, max(0, 2 - math.floor(math.log10(size)))) if size > 0 else 0
-    return signed(f"{value:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]")
+    digits = max(0, 2 - _magnitude(size)) if size > 0 else 0
+    form = f"+.{digits}f" if digits <= 6 else "+.1e"
+    return signed(f"{value:{form}} [{low:{form}}, {high:{form}}]")
+
+
+def _magnitude(value: float) -> int:
+    return math.floor(math.log10(abs(value)))
+
+
+def _p_value(value: float) -> str:
+    if math.isnan(value):
+        return BLANK
+    return f"{value:.3f}" if value >= 0.0005 else "< 0.001"
 
 
 def _ratio(outcome: Outcome, factor: float) -> str:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from research.report.common import count, listed, name
+from research.report.common import count, listed, name, signed
 from research.report.optimizers.design import Design, entrant_label
 from research.report.optimizers.outcomes import ALPHA, Outcome, SelfComparison, false_positives
 from research.report.optimizers.summaries import Outcomes, Profile
@@ -24,7 +24,7 @@ def workload_verdict(design: Design, outcomes: Outcomes, workload: str) -> str:
     seeds = len(best.scores)
     lead = (
         f"{where}, {steps:,} steps: {entrant_label(best.cell.entrant)} has the lowest mean "
-        f"{best.which} score, {best.mean:.4g}"
+        f"{best.which} score, {signed(f'{best.mean:.4g}')}"
     )
     reference = next((o for o in made if o.cell.entrant == design.reference), None)
     if len(order) == 1 and len(made) == 1:
