@@ -141,7 +141,7 @@ def set_target(
     params = jax.eval_shape(workload.init, jax.random.key(0))
     return {
         "workload": workload.name,
-        "target": round(statistics.median(each["score"] for each in found.values()), 4),
+        "target": _rounded_up(statistics.median(each["score"] for each in found.values())),
         "data": data_name(workload),
         "source": workload.source,
         "sha256": workload.sha256,
@@ -164,13 +164,18 @@ def set_target(
     }
 
 
+def _rounded_up(score: float) -> float:
+    """To four decimals, so that who sets the target also reaches it."""
+    return math.ceil(score * 1e4) / 1e4 if math.isfinite(score) else score
+
+
 def _rounded(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: _rounded(each) for name, each in value.items()}
     if isinstance(value, list):
         return [_rounded(each) for each in value]
     if isinstance(value, float):
-        return float(f"{value:.4g}") if math.isfinite(value) else None
+        return float(f"{value:.6g}") if math.isfinite(value) else None
     return value
 
 

@@ -28,7 +28,13 @@ def shapes(workload):
     return jax.tree.map(lambda leaf: leaf.shape, params)
 
 
-@pytest.mark.parametrize("name", ORIGINALS)
+SLOW_TO_COMPILE = "digit_strings_ctc"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow) if n == SLOW_TO_COMPILE else n for n in ORIGINALS],
+)
 def test_it_trains_and_measures_each_example_and_each_model_alone(make, name):
     """Two trainings at once, as a sweep does it; then the same values in other company."""
     workload = make(name)
