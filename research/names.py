@@ -1,7 +1,7 @@
-"""Looking up a name, with a hint where it is unknown."""
+"""Looking up a name, with a hint where it is unknown. Imports no JAX."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 from research.errors import ConfigError
@@ -24,8 +24,22 @@ def look_up(registry: Mapping[str, Entry], name: str, kind: str) -> Entry:
         >>> look_up({"adam": 1}, "adam", "optimizer")
         1
     """
-    if name not in registry:
-        near = difflib.get_close_matches(name, registry, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(f"{kind} must be one of {', '.join(registry)}; received {name!r}.{hint}")
+    if not isinstance(name, str) or name not in registry:
+        raise ConfigError(
+            f"{kind} must be one of {', '.join(registry)}; received {name!r}."
+            f"{suggestion(name, registry)}"
+        )
     return registry[name]
+
+
+def suggestion(name: str, names: Iterable[str]) -> str:
+    """A sentence, after a space, that asks for the nearest name; nothing where none is near.
+
+    Example:
+        >>> suggestion("adm", ["sgd", "adam"])
+        " Did you mean 'adam'?"
+        >>> suggestion("zzz", ["sgd", "adam"])
+        ''
+    """
+    near = difflib.get_close_matches(str(name), names, n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""
