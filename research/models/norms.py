@@ -31,7 +31,7 @@ def normalise(x: Float[Array, "*B C"], norm: str | None) -> Float[Array, "*B C"]
         ...     @nn.compact
         ...     def __call__(self, x):
         ...         return normalise(x, "rms")
-        >>> print(Net().init_with_output(jax.random.key(0), jnp.array([[3.0, 3.0]]))[0])
-        [[1. 1.]]
+        >>> print(Net().init_with_output(jax.random.key(0), jnp.array([[6.0, 8.0]]))[0].round(2))
+        [[0.85 1.13]]
     """
     return x if norm is None else look_up(NORMS, norm, "norm")()(x)

@@ -39,7 +39,7 @@ def load(name: str, data_dir: str | os.PathLike[str] | None = None) -> Workload:
     Example:
         >>> digits = load("digits_mlp")
         >>> sorted(digits.train), len(digits.train["labels"])
-        (['images', 'labels'], 1078)
+        (['images', 'labels'], 1079)
     """
     from research.workloads.targets import find_target
 
