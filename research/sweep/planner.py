@@ -9,8 +9,10 @@ import itertools
 import math
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
+
+import jax
 
 from research.sweep.chunks import Plan
 from research.sweep.meter import metered
@@ -153,18 +155,27 @@ def measure(
 ) -> tuple[Timing, Program]:
     """Seconds of one plan, evaluation included: the median of a few windows, or a slow one's."""
     program = make_program(prepared.workload, task, plan)
-    again = itertools.count()
     running = itertools.chain.from_iterable(
-        windows(program, prepared, plan, trainings[: plan.chunk]) for _ in again
+        windows(program, prepared, plan, trainings[: plan.chunk]) for _ in itertools.count()
     )
     with metered() as spent:
-        next(running)
-    seconds = [spent.running]
+        first = _seconds_of(running)
+    seconds = [max(0.0, first - spent.compile_seconds)]
     while sum(seconds) < _ENOUGH_SECONDS and len(seconds) <= _MOST_REPEATS:
-        began = time.perf_counter()
-        next(running)
-        seconds.append(time.perf_counter() - began)
-    # The first call waits for more than what counts as compilation.
+        seconds.append(_seconds_of(running))
+    # The first call waits for more than what JAX counts as compilation.
     window = statistics.median(seconds[1:] or seconds)
     per_step = window / (plan.chunk * task.evaluate_every)
-    return Timing(plan, per_step, spent.compile_seconds), program
+    return Timing(plan, per_step, max(0.0, first - window)), program
+
+
+def _seconds_of(running: Iterator[Any]) -> float:
+    """Of the next window.
+
+    On a CPU a worker has one thread, and its processor time is what the wall's would be if nobody
+    else used the core: other workers, which may be compiling now and training later, do not count.
+    """
+    clock = time.process_time if jax.default_backend() == "cpu" else time.perf_counter
+    began = clock()
+    next(running)
+    return clock() - began

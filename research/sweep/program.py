@@ -56,6 +56,8 @@ class Prepared(NamedTuple):
 
     workload: Workload
     data: Data
+    validation_examples: int
+    test_examples: int
     initial: Callable[[np.uint32], tuple[Any, Array]]
 
 
@@ -91,11 +93,17 @@ def prepare(workload: Workload) -> Prepared:
         init_key, train_key = jax.random.split(jax.random.key(seed))
         return workload.init(init_key), jax.random.key_data(train_key)
 
-    return Prepared(workload, data, initial)
+    return Prepared(
+        workload, data, _examples(workload.validation), _examples(workload.test), initial
+    )
+
+
+def _examples(split: Mapping[str, np.ndarray]) -> int:
+    return len(next(iter(split.values())))
 
 
 def _split(examples: Mapping[str, np.ndarray]) -> Split:
-    size = len(next(iter(examples.values())))
+    size = _examples(examples)
     if size == 0:
         raise DataError("a split must have at least one example to be evaluated on; it has none.")
     number = math.ceil(size / _EVALUATION_BATCH)
@@ -263,14 +271,14 @@ def windows(
     for window in range(task.steps // task.evaluate_every):
         indices = _indices(prepared.workload, task, plan, trainings, window)
         running, losses, sums = program.advance(prepared.data, running, indices)
-        yield running, np.asarray(losses), _means(sums, prepared.data.validation)
+        yield running, np.asarray(losses), _means(sums, prepared.validation_examples)
 
 
 def _indices(
     workload: Workload, task: Task, plan: Plan, trainings: Sequence[Training], window: int
 ) -> Int[np.ndarray, "R W B"]:
     """The examples of each batch of a window, as the sampler draws them by seed and step."""
-    size = len(next(iter(workload.train.values())))
+    size = _examples(workload.train)
     shape = (task.evaluate_every, workload.batch_size)
     by_seed = {
         # W batches in a row are one batch of W times as many examples.
@@ -310,7 +318,7 @@ def train(
         if all(curve.ended for curve in curves):
             break
         if final and steps == task.steps * len(trainings):
-            tested = _means(program.test(prepared.data, running), prepared.data.test)
+            tested = _means(program.test(prepared.data, running), prepared.test_examples)
     rows = []
     for row, (training, curve) in enumerate(zip(trainings, curves, strict=True)):
         scores = {name: float(mean[row]) for name, mean in tested.items()}
@@ -318,12 +326,12 @@ def train(
     return rows, steps
 
 
-def _means(sums: Mapping[str, Array], split: Split) -> dict[str, Float[np.ndarray, " R"]]:
-    """Means over the real examples, added up in float64."""
-    count = int(np.sum(split.valid))
+def _means(sums: Mapping[str, Array], examples: int) -> dict[str, Float[np.ndarray, " R"]]:
+    """Means over the examples, added up in float64."""
     with np.errstate(all="ignore"):
         return {
-            name: np.asarray(array, np.float64).sum(axis=-1) / count for name, array in sums.items()
+            name: np.asarray(array, np.float64).sum(axis=-1) / examples
+            for name, array in sums.items()
         }
 
 

@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+from typing import cast
 
 import pytest
 import tiny_workload
@@ -11,6 +12,7 @@ from tiny_workload import LOADER, task, trainings
 from research.sweep import engine, planner
 from research.sweep.chunks import Chunk, Plan, chunk_of
 from research.sweep.planner import Timing, candidates, choose, rows_for
+from research.sweep.program import Prepared
 
 SECONDS = {
     Plan("scan"): 1.0,
@@ -20,6 +22,10 @@ SECONDS = {
     Plan("chunked", 8, 2): 0.5,
     Plan("map", 8, 1): 0.9,
 }
+
+
+class Anything:
+    """Stands for a workload: nothing of it is read where nothing is run."""
 
 
 def choose_among(monkeypatch, trial_steps, *, compile_seconds=100.0, seconds=SECONDS, number=8):
@@ -33,7 +39,7 @@ def choose_among(monkeypatch, trial_steps, *, compile_seconds=100.0, seconds=SEC
     monkeypatch.setattr(planner, "measure", measure)
     monkeypatch.setattr(planner.time, "perf_counter", lambda: next(clock))  # 150 s each
     which = trainings(task(evaluate_every=1), number)
-    return choose(None, which[0].task, which, trial_steps), measured
+    return choose(cast(Prepared, Anything()), which[0].task, which, trial_steps), measured
 
 
 def test_the_fastest_for_all_the_work_is_chosen(monkeypatch):
