@@ -62,6 +62,14 @@ def test_a_ratio_of_two_is_found_and_its_interval_covers_it():
     assert covered >= 32
 
 
+def test_seeds_are_resampled_in_pairs():
+    steps = np.array([40.0, 80.0, 160.0, 320.0, 640.0, 90.0])
+    nearly_half = steps * [0.5, 0.52, 0.49, 0.5, 0.51, 0.5]
+    found = stats.times(nearly_half, [True] * 6), stats.times(steps, [True] * 6)
+    _, (low, high) = stats.time_ratio(*found, 1000)
+    assert 0.48 < low < high < 0.53
+
+
 def test_a_run_that_never_reached_counts_with_the_horizon():
     method = stats.times([100, 400], [True, False])
     reference = stats.times([100, 100], [True, True])
