@@ -24,6 +24,21 @@ def test_the_leukaemia_table():
     assert p_value == pytest.approx(4.17e-5, rel=0.01)
 
 
+def test_the_interval_of_the_median_covers_it_and_may_have_no_end():
+    generator = np.random.default_rng(0)
+    covered = 0
+    for _ in range(200):
+        steps = generator.exponential(100, 20)
+        found = stats.times(np.minimum(steps, 150), steps < 150)
+        low, high = stats.median_interval(found)
+        covered += low <= 100 * math.log(2) <= high
+    assert 180 <= covered <= 199
+    rarely = stats.times([10, 40, 40, 40], [True, False, False, False])
+    assert stats.median_interval(rarely).high == math.inf
+    assert stats.median_interval(stats.times([10, 10, 10], [True] * 3)) == (10, 10)
+    assert math.isnan(stats.median_interval(stats.times([10], [True])).low)
+
+
 def test_without_censoring_the_curve_is_the_share_that_has_reached():
     steps = np.array([5.0, 1.0, 4.0, 2.0])
     curve = stats.reached_curve(stats.times(steps, [True] * 4))
