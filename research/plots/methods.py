@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 from research import stats
 from research.plots import style
@@ -287,5 +287,5 @@ def rank_dots(
         axes.scatter(ranks.mean[i], row, s=22, color=colour, linewidths=0, zorder=3)
     axes.set_xlim(0.5, len(methods) + 0.5)
     axes.set_ylim(order.size - 0.4, -0.6)
-    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_locator(MaxNLocator(10, integer=True))
     return figure

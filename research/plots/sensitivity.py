@@ -61,8 +61,7 @@ def learning_rate_sensitivity(
             axes.text(0.02, 1 - _BAND / 2, "diverged", transform=axes.transAxes, va="center",
                       fontsize=6.5, color=style.WARNING)  # fmt: skip
         axes.scatter(rates, scores, s=3, color="#dfe1e4", linewidths=0)
-        for trial in group:
-            _mark(axes, trial, colour)
+        _mark(axes, group, colour)
         axes.set_title(labels.get(name, name), color=style.INK, fontsize=8.5)
         axes.tick_params(labelsize=7)
         if position + columns >= len(trials):
@@ -88,13 +87,13 @@ def _scale(axes: Axes, scores: np.ndarray, logarithmic: bool) -> None:
     axes.grid(axis="y")
 
 
-def _mark(axes: Axes, trial: Trial, colour: str) -> None:
-    if trial.score is None:
-        axes.plot(trial.learning_rate, 1 - _BAND / 2, transform=axes.get_xaxis_transform(),
-                  marker="x", markersize=4, color=style.WARNING, linestyle="none",
-                  clip_on=False)  # fmt: skip
-        return
-    axes.scatter(trial.learning_rate, trial.score, s=11, color=colour, linewidths=0, zorder=3)
-    if trial.chosen:
-        axes.scatter(trial.learning_rate, trial.score, s=55, facecolors="none",
-                     edgecolors=style.INK, linewidths=1.0, zorder=4, clip_on=False)  # fmt: skip
+def _mark(axes: Axes, group: Sequence[Trial], colour: str) -> None:
+    ended = [trial for trial in group if trial.score is not None]
+    lost = [trial.learning_rate for trial in group if trial.score is None]
+    axes.plot(lost, [1 - _BAND / 2] * len(lost), transform=axes.get_xaxis_transform(), marker="x",
+              markersize=4, color=style.WARNING, linestyle="none", clip_on=False)  # fmt: skip
+    points = np.array([(trial.learning_rate, trial.score) for trial in ended]).reshape(-1, 2)
+    axes.scatter(points[:, 0], points[:, 1], s=11, color=colour, linewidths=0, zorder=3)
+    ring = points[[trial.chosen for trial in ended]] if ended else points
+    axes.scatter(ring[:, 0], ring[:, 1], s=55, facecolors="none", edgecolors=style.INK,
+                 linewidths=1.0, zorder=4, clip_on=False)  # fmt: skip

@@ -97,6 +97,37 @@ def median_time(found: Times) -> float:
     return float(curve.steps[there[0]]) if there.size else math.inf
 
 
+def median_interval(found: Times, *, level: float = 0.95) -> Interval:
+    """Interval of the median time: the steps at which half lies within the curve's own interval.
+
+    The upper end is infinite where more runs than half may never reach the target; with few runs
+    that is common.
+
+    Args:
+        found: times of at least one run.
+        level: coverage, between 0 and 1.
+
+    Returns:
+        The interval; unknown for fewer than two runs.
+
+    Example:
+        >>> median_interval(times([10, 20, 30, 40, 50, 60, 70, 80], [True] * 8))
+        Interval(low=10.0, high=70.0)
+
+    Source: Brookmeyer and Crowley, "A confidence interval for the median survival time", Biometrics
+    38 (1982).
+    """
+    if found.steps.size < 2:
+        return UNKNOWN
+    curve = reached_curve(found, level=level)
+    ends = []
+    for share in (curve.high, curve.low):
+        # Where all have reached, or none has, the curve has no interval.
+        there = np.flatnonzero(np.where(np.isnan(share), curve.share, share) >= 0.5)
+        ends.append(float(curve.steps[there[0]]) if there.size else math.inf)
+    return Interval(*ends)
+
+
 def restricted_mean(found: Times, horizon: float) -> float:
     """Mean of min(time, horizon): the area under S up to the horizon.
 

@@ -235,6 +235,18 @@ def test_the_verdict_names_what_the_tests_say(found):
     assert "Lion 1 of 8" in said
 
 
+@pytest.mark.usefixtures("unpainted")
+def test_a_ranking_says_who_is_left_out(tmp_path):
+    compared = dataclasses.replace(COMPARED, horizons=(100,), aa_studies=0)
+    keep = [
+        row for row in rows_of(compared)
+        if (row["settings"]["workload"], row["settings"]["optimizer"]) != ("gru", "sgd")
+    ]  # fmt: skip
+    page = page_of(tmp_path, compared, rows=keep)
+    assert "best mean rank of final scores, 1.0 among 5 entrants" in page
+    assert "Left out, for want of an outcome on each of these: SGD." in page
+
+
 def without(rows, **settings):
     return [
         row for row in rows if any(row["settings"][key] != value for key, value in settings.items())
@@ -286,6 +298,7 @@ def test_what_was_not_run_is_blank(tmp_path):
     page = build_report(path).read_text()
     assert f"{len(rows)} of {3 * 2 * (5 + 3)} trainings are recorded" in page
     assert "Nothing of ViT has been run." in page
+    assert "ViT: nothing has been run at 60 steps." in page
     found = Analysis(path)
     assert planned_trainings(found.design, found.cells) == 48
     table = found.rows()

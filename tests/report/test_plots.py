@@ -196,7 +196,7 @@ def test_methods_without_a_colour_are_drawn_without_a_label():
 def test_diverged_trials_are_crosses_above_every_score():
     figure = draw_sensitivity()
     crosses = [line for axes in figure.axes for line in axes.lines if line.get_marker() == "x"]
-    assert [np.asarray(cross.get_xdata()).item() for cross in crosses] == [1.0]
+    assert [np.asarray(cross.get_xdata()).tolist() for cross in crosses] == [[1.0], []]
     axes = figure.axes[0]
     top = axes.transAxes.inverted().transform(axes.transData.transform((0.1, 90.0)))[1]
     assert top < np.asarray(crosses[0].get_ydata()).item()

@@ -62,6 +62,12 @@ def test_a_variant_does_not_count_where_the_base_was_not_reached():
     assert stats.within_reach(base, variant, [0]).tolist() == [[INF], [20.0]]
 
 
+def test_too_slow_is_measured_against_all_who_reached_the_base():
+    base, variant = np.array([[10.0], [50.0], [30.0]]), np.array([[INF], [9.0], [9.0]])
+    # The first loses the base by its variant, yet the second was five times slower than it.
+    assert stats.within_reach(base, variant, [0]).tolist() == [[INF], [INF], [30.0]]
+
+
 BASES = (
     "criteo1tb", "fastmri", "imagenet_resnet", "imagenet_vit", "librispeech_conformer",
     "librispeech_deepspeech", "ogbg", "wmt",
@@ -87,6 +93,10 @@ PUBLISHED = {
 }  # fmt: skip
 
 
+# The times are a table of 1142 lines (ruleset, submission, workload, study, seconds) taken from the
+# logs that AlgoPerf publishes beside these leaderboards: for each study the training seconds at the
+# first evaluation that reaches the validation target, in the trial that does so at the lowest
+# evaluation number; empty where none does. It is kept with the data sets, not in the repository.
 @pytest.mark.data
 @pytest.mark.parametrize("ruleset", PUBLISHED)
 def test_algoperfs_published_scores_are_reproduced(ruleset):

@@ -24,6 +24,21 @@ def test_the_leukaemia_table():
     assert p_value == pytest.approx(4.17e-5, rel=0.01)
 
 
+def test_the_interval_of_the_median_covers_it_and_may_have_no_end():
+    generator = np.random.default_rng(0)
+    covered = 0
+    for _ in range(200):
+        steps = generator.exponential(100, 20)
+        found = stats.times(np.minimum(steps, 150), steps < 150)
+        low, high = stats.median_interval(found)
+        covered += low <= 100 * math.log(2) <= high
+    assert 180 <= covered <= 199
+    rarely = stats.times([10, 40, 40, 40], [True, False, False, False])
+    assert stats.median_interval(rarely).high == math.inf
+    assert stats.median_interval(stats.times([10, 10, 10], [True] * 3)) == (10, 10)
+    assert math.isnan(stats.median_interval(stats.times([10], [True])).low)
+
+
 def test_without_censoring_the_curve_is_the_share_that_has_reached():
     steps = np.array([5.0, 1.0, 4.0, 2.0])
     curve = stats.reached_curve(stats.times(steps, [True] * 4))
@@ -60,6 +75,14 @@ def test_a_ratio_of_two_is_found_and_its_interval_covers_it():
         covered += low <= 0.5 <= high
         assert 0.4 < ratio < 0.6
     assert covered >= 32
+
+
+def test_seeds_are_resampled_in_pairs():
+    steps = np.array([40.0, 80.0, 160.0, 320.0, 640.0, 90.0])
+    nearly_half = steps * [0.5, 0.52, 0.49, 0.5, 0.51, 0.5]
+    found = stats.times(nearly_half, [True] * 6), stats.times(steps, [True] * 6)
+    _, (low, high) = stats.time_ratio(*found, 1000)
+    assert 0.48 < low < high < 0.53
 
 
 def test_a_run_that_never_reached_counts_with_the_horizon():

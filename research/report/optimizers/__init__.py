@@ -46,9 +46,9 @@ def render(records: Records) -> Report:
         figures.best_of_figure(design, outcomes, seen),
         *figures.sensitivity_figures(design, outcomes, seen),
     )
-    stability = _known(figures.rank_figure(places, compared.entrants, seen))
+    stability = _known(figures.rank_figure(places, compared, seen))
 
-    verdicts = overall(design, outcomes, shape, places, compared.entrants, same)
+    verdicts = overall(design, outcomes, shape, places, compared, same)
     verdicts += [workload_verdict(design, outcomes, workload) for workload in design.workloads]
     noun = "optimizer" if len(design.entrants) == 1 else "optimizers"
     title = (

@@ -139,10 +139,16 @@ def _result(design: Design, outcome: Outcome) -> dict[str, Any]:
     times = outcome.times
     evaluations = outcome.evaluations
     found = cell.times(design.targets.get(cell.workload))
+    reached = stats.reached_interval(times) if times else stats.UNKNOWN
+    median = stats.median_interval(times) if times else stats.UNKNOWN
     row |= {
         "target": design.targets.get(cell.workload),
         "target_reached": int(times.reached.sum()) if times else None,
+        "target_reached_low": reached.low,
+        "target_reached_high": reached.high,
         "steps_to_target_median": median_steps(outcome),
+        "steps_to_target_median_low": median.low,
+        "steps_to_target_median_high": median.high,
         "steps_to_target_restricted_mean": stats.restricted_mean(
             as_times(found, sorted(found)), cell.horizon
         )

@@ -11,7 +11,7 @@ from research.report.common import listed, name
 from research.report.optimizers.cells import final_score
 from research.report.optimizers.design import Design, entrant_label
 from research.report.optimizers.outcomes import Outcome
-from research.report.optimizers.summaries import Outcomes, Profile
+from research.report.optimizers.summaries import Block, Outcomes, Profile
 from research.report.page import Figure
 from research.stats import Ranks
 
@@ -246,15 +246,16 @@ def sensitivity_figures(design: Design, outcomes: Outcomes, seen: Look) -> list[
     return made
 
 
-def rank_figure(ranks: Ranks | None, ranked: list[str], seen: Look) -> Figure | None:
+def rank_figure(ranks: Ranks | None, compared: Block, seen: Look) -> Figure | None:
     """Mean ranks with their bootstrap."""
     if ranks is None:
         return None
-    drawn = plots.rank_dots(ranks, ranked, seen.inks, seen.labels)
+    drawn = plots.rank_dots(ranks, compared.entrants, seen.inks, seen.labels)
     return Figure(
         "ranks", plots.to_png(drawn), "Ranks over the workloads.",
         "Mean rank by mean final score, with a 95 % interval from resampling seeds and workloads; "
-        "a grey tick is the rank on one workload.",
+        "a grey tick is the rank on one workload. Over "
+        f"{listed([name(w) for w in compared.workloads])}, of the entrants with an outcome on all.",
         "A rank says nothing of how large a difference is, and changes with who takes part. The "
         "workloads are a choice, not a sample of all there are.",
     )  # fmt: skip

@@ -10,7 +10,7 @@ from research.report.optimizers.design import Design, entrant_label
 from research.report.optimizers.outcomes import Outcome, SelfComparison, false_positives
 from research.report.optimizers.summaries import Agreement, Outcomes, Profile, median_steps
 from research.report.page import Html, element, join, paragraph, table
-from research.stats import Interval, Ranks, mean_and_deviation, proportion_interval
+from research.stats import Interval, Ranks, mean_and_deviation, median_interval, proportion_interval
 
 
 def workloads_table(design: Design) -> Html:
@@ -72,13 +72,13 @@ def time_table(design: Design, outcomes: Outcomes, costs: Mapping[tuple[str, str
         groups.append((heading, [_time_row(design, o, costs) for o in made]))
     reference = entrant_label(design.reference or "the reference")
     note = (
-        f"At the longest horizon. Ratios are to {reference} on the same seeds, with 95 % BCa "
-        "bootstrap intervals; below one is faster. They are of mean times in which a run that "
-        "did not reach the target counts with the horizon: > says that the true ratio is "
-        "larger, < that it is smaller, ? that it may be either. Median: blank where fewer than "
-        "half of the runs reach. Seconds: steps times the measured seconds of a step; they are "
-        "those of this machine and of how the trainings were batched on it. p, log-rank: not "
-        "adjusted."
+        "At the longest horizon. Median: with its 95 % interval (Brookmeyer and Crowley); blank "
+        "where fewer than half of the runs reach, and never where more may not. Ratios are to "
+        f"{reference} on the same seeds, with 95 % BCa bootstrap intervals; below one is faster. "
+        "They are of mean times in which a run that did not reach the target counts with the "
+        "horizon: > says that the true ratio is larger, < that it is smaller, ? that it may be "
+        "either. Seconds: steps times the measured seconds of a step; they are those of this "
+        "machine and of how the trainings were batched on it. p, log-rank: not adjusted."
     )
     return table(headers, groups, note=note) if groups else Html("")
 
@@ -280,7 +280,7 @@ def _time_row(design: Design, outcome: Outcome, costs: Mapping[tuple[str, str], 
     return [
         entrant_label(cell.entrant),
         f"{times.reached.sum()} of {times.steps.size}" if times else BLANK,
-        _plain(median, ",.0f"),
+        _median(outcome),
         _ratio(outcome, 1.0),
         _ratio(outcome, outcome.evaluations),
         _plain(median * per_step, ".3g"),
@@ -340,6 +340,15 @@ def _p_value(value: float) -> str:
     if math.isnan(value):
         return BLANK
     return f"{value:.3f}" if value >= 0.0005 else "< 0.001"
+
+
+def _median(outcome: Outcome) -> str:
+    median = median_steps(outcome)
+    if outcome.times is None or not math.isfinite(median):
+        return BLANK
+    low, high = median_interval(outcome.times)
+    ends = [f"{end:,.0f}" if math.isfinite(end) else "never" for end in (low, high)]
+    return f"{median:,.0f}" + (f" [{', '.join(ends)}]" if math.isfinite(low) else "")
 
 
 def _ratio(outcome: Outcome, factor: float) -> str:

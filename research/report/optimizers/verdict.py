@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from research.report.common import count, listed, name, signed
 from research.report.optimizers.design import Design, entrant_label
 from research.report.optimizers.outcomes import ALPHA, Outcome, SelfComparison, false_positives
-from research.report.optimizers.summaries import Outcomes, Profile
+from research.report.optimizers.summaries import Block, Outcomes, Profile
 from research.stats import Ranks
 
 _NAMED = 8  # longer lists are counted, not spelled out
@@ -16,6 +16,8 @@ def workload_verdict(design: Design, outcomes: Outcomes, workload: str) -> str:
     """One workload, at its longest horizon."""
     where, steps = name(workload), design.longest(workload)
     made = [o for key, o in outcomes.items() if key[0] == workload and key[2] == steps]
+    if all(o.cell.state == "not run" for o in made):
+        return f"{where}: nothing has been run at {steps:,} steps."
     order = sorted((o for o in made if o.whole), key=lambda o: (o.mean, o.cell.entrant))
     tail = _failures(made)
     if not order:
@@ -51,17 +53,22 @@ def workload_verdict(design: Design, outcomes: Outcomes, workload: str) -> str:
 
 def overall(
     design: Design, outcomes: Outcomes, profile: Profile | None, ranks: Ranks | None,
-    ranked: Sequence[str], same: Sequence[SelfComparison],
+    compared: Block, same: Sequence[SelfComparison],
 ) -> list[str]:  # fmt: skip
     """All workloads together: ranks, profile, and what the A/A test says of the p values."""
     said = []
-    if ranks is not None and len(ranked) > 1:
-        i = int(ranks.mean.argmin())
+    if ranks is not None:
+        i, workloads = int(ranks.mean.argmin()), count(len(compared.workloads), "workload")
         said.append(
-            f"Over the workloads, {entrant_label(ranked[i])} has the best mean rank, "
-            f"{ranks.mean[i]:.1f} of {len(ranked)}; it stays first in {100 * ranks.first[i]:.0f} % "
-            "of resamplings of seeds and workloads."
+            f"Over {workloads}, {entrant_label(compared.entrants[i])} has the best mean rank of "
+            f"final scores, {ranks.mean[i]:.1f} among {len(compared.entrants)} entrants; it stays "
+            f"first in {100 * ranks.first[i]:.0f} % of resamplings of seeds and workloads."
         )
+        left = [e for e in design.entrants if e not in compared.entrants]
+        if left:
+            names = [entrant_label(entrant) for entrant in left]
+            who = listed(names) if len(names) <= _NAMED else f"{len(names)} entrants"
+            said[-1] += f" Left out, for want of an outcome on each of these: {who}."
     if profile is not None and len(profile.block.entrants) > 1 and profile.scores.max() > 0:
         i = int(profile.scores.argmax())
         workloads = count(len(profile.block.workloads), "workload")
