@@ -8,6 +8,7 @@ from pathlib import Path
 
 import jax
 import pytest
+from compilation import sooner
 
 # Other people's optimizers, and torch for them: no part of the environment, which has no torch.
 PEERS = Path(sys.prefix, "share", "trellis", "peers")
@@ -44,11 +45,15 @@ def _keep_compiled_programs(config: pytest.Config) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Refuse silent broadcasting, and compute on the CPU unless the GPU is what is tested."""
+    """Refuse silent broadcasting, and compute on the CPU unless the GPU is what is tested.
+
+    What XLA is told here the commands that tests start are told as well.
+    """
     jax.config.update("jax_numpy_rank_promotion", "raise")
     if not _wants_gpu(config):
         jax.config.update("jax_platforms", "cpu")
         os.environ["JAX_PLATFORMS"] = "cpu"
+        os.environ["XLA_FLAGS"] = sooner(os.environ.get("XLA_FLAGS", ""))
     if PEERS.is_dir():
         sys.path.append(str(PEERS))
     os.environ["TRELLIS_RUNS"] = os.devnull  # notebooks must not depend on a person's own runs

@@ -253,7 +253,7 @@ def _by_operand(problem, what, parts):
 
 def plainly(function: Function, *arguments: Any) -> Any:
     """A definition in plain XLA; on a GPU without TensorFloat-32."""
-    with jax.default_matmul_precision("highest"):
+    with jax.default_matmul_precision("highest"), in_haste_on_a_cpu():
         return jax.jit(function)(*arguments)
 
 
@@ -266,6 +266,12 @@ def compiled_in_haste() -> Iterator[None]:
         yield
     finally:
         jax.config.update("jax_disable_most_optimizations", before)
+
+
+def in_haste_on_a_cpu() -> contextlib.AbstractContextManager[None]:
+    """On a GPU what is compiled in haste is another kernel."""
+    on_cpu = jax.default_backend() == "cpu"
+    return compiled_in_haste() if on_cpu else contextlib.nullcontext()
 
 
 def in_float64(function: Function, *arguments: Any) -> Any:
@@ -308,8 +314,7 @@ def compare(cell: Cell, transform: Transform, *operands: Any, eager: bool = Fals
     than with the transform, and every shape is compiled as a user would.
     """
     ours = transform(cell.ours, cell.problem)
-    haste = compiled_in_haste() if jax.default_backend() == "cpu" else contextlib.nullcontext()
-    with haste:
+    with in_haste_on_a_cpu():
         found = ours(*operands) if eager else jax.jit(ours)(*operands)
     kinds, true = _expected(cell.case, transform, tuple(Frozen.of(array) for array in operands))
     assert {name: (array.shape, array.dtype) for name, array in found.items()} == kinds
