@@ -4,11 +4,12 @@ import os
 import platform
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 import pytest
-from compilation import sooner
+from compilation import compiled_in_haste, sooner
 
 # Other people's optimizers, and torch for them: no part of the environment, which has no torch.
 PEERS = Path(sys.prefix, "share", "trellis", "peers")
@@ -61,6 +62,13 @@ def pytest_configure(config: pytest.Config) -> None:
     # A shell lets what it runs in the background ignore this signal, which tests send.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def in_haste() -> Iterator[None]:
+    """For files whose programs take longer to compile than to run, and need not be a user's."""
+    with compiled_in_haste():
+        yield
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:

@@ -10,7 +10,7 @@ import time
 import jax
 import numpy as np
 import pytest
-from kernel_matrix import compiled_in_haste
+from compilation import compiled_in_haste
 
 from experiments import compare_ctc
 from experiments.command_line import Options

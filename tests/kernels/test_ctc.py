@@ -11,6 +11,8 @@ import pytest
 import kernels
 from kernels.ctc import ctc_posteriors
 
+pytestmark = pytest.mark.usefixtures("in_haste")
+
 
 def sum_over_paths(log_probs, labels, blank_id):
     """-log of the summed probability of every frame path that collapses to the labels, and the

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compilation import compiled_in_haste
 from ctc_exact import row_exactly
-from kernel_matrix import compiled_in_haste
 
 from kernels.ctc import ctc_loss, ctc_posteriors
 from kernels.ctc.tuning import SHAPES, Shape, problem

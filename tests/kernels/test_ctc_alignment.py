@@ -11,6 +11,8 @@ from jax.sharding import AxisType, PartitionSpec
 import kernels
 from kernels.ctc import Alignment
 
+pytestmark = pytest.mark.usefixtures("in_haste")
+
 
 def collapse(path, blank_id):
     return [symbol for symbol, _ in itertools.groupby(path) if symbol != blank_id]

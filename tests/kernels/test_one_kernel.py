@@ -10,8 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from compilation import AS_USERS_DO
-from kernel_matrix import compiled_in_haste
+from compilation import AS_USERS_DO, compiled_in_haste
 
 import kernels
 from kernels import one_kernel

@@ -1,5 +1,8 @@
 """How XLA compiles for the CPU in tests, where most of the time is compilation."""
 
+import contextlib
+from collections.abc import Iterator
+
 import jax
 
 # XLA has two code generators for what it fuses on a CPU, and the one that it uses by default takes
@@ -16,3 +19,14 @@ def sooner(flags: str) -> str:
     """The value of XLA_FLAGS with the faster compiler chosen, unless a person has chosen one."""
     name = SOONER.partition("=")[0]
     return flags if jax.__version_info__ >= KNOWN_BELOW or name in flags else f"{flags} {SOONER}"
+
+
+@contextlib.contextmanager
+def compiled_in_haste() -> Iterator[None]:
+    """For programs that take longer to compile than to run."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", before)

@@ -12,13 +12,14 @@ A new operation is one ``Family`` in kernel_families.py, beside its line in ``ke
 import contextlib
 import functools
 import importlib.util
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compilation import compiled_in_haste
 from kernel_families import FAMILIES, Family
 
 import kernels
@@ -255,17 +256,6 @@ def plainly(function: Function, *arguments: Any) -> Any:
     """A definition in plain XLA; on a GPU without TensorFloat-32."""
     with jax.default_matmul_precision("highest"), in_haste_on_a_cpu():
         return jax.jit(function)(*arguments)
-
-
-@contextlib.contextmanager
-def compiled_in_haste() -> Iterator[None]:
-    """For programs that take longer to compile than to run."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    try:
-        yield
-    finally:
-        jax.config.update("jax_disable_most_optimizations", before)
 
 
 def in_haste_on_a_cpu() -> contextlib.AbstractContextManager[None]:
