@@ -14,6 +14,18 @@ from compilation import compiled_in_haste, sooner
 # Other people's optimizers, and torch for them: no part of the environment, which has no torch.
 PEERS = Path(sys.prefix, "share", "trellis", "peers")
 
+# Those that take longest run first, or a process would be left with one of them at the end.
+LONGEST = {
+    "first_look.ipynb",
+    "kernels.ipynb",
+    "test_committed_report.py",
+    "test_compare_ctc.py",
+    "test_compare_optimizers.py",
+    "test_ctc_accuracy.py",
+    "test_matrix.py",
+    "test_sharding.py",
+}
+
 
 def _wants_gpu(config: pytest.Config) -> bool:
     expression = str(config.getoption("markexpr", default=""))
@@ -80,7 +92,7 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip what needs a GPU or data that are not there, and say so."""
+    """Skip what needs a GPU or data that are not there, and say so; begin with the longest."""
     without_gpu = pytest.mark.skip(reason="needs a GPU, and -m gpu to use it")
     without_data = pytest.mark.skip(reason="needs TRELLIS_DATA, the folder of the data sets")
     gpu_is_usable = _wants_gpu(config) and _has_gpu()
@@ -89,3 +101,4 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(without_gpu)
         if not os.environ.get("TRELLIS_DATA") and item.get_closest_marker("data"):
             item.add_marker(without_data)
+    items.sort(key=lambda item: item.path.name not in LONGEST)
