@@ -39,6 +39,12 @@ def _has_gpu() -> bool:
         return False
 
 
+def _only_starts_processes(config: pytest.Config) -> bool:
+    """Whether others run the tests, with the environment of this one."""
+    in_parallel = bool(config.getoption("numprocesses", default=None))
+    return in_parallel and not hasattr(config, "workerinput")
+
+
 def _keep_compiled_programs(config: pytest.Config) -> None:
     """Let test processes, and the commands they start, share and keep what XLA compiles.
 
@@ -67,6 +73,8 @@ def pytest_configure(config: pytest.Config) -> None:
         jax.config.update("jax_platforms", "cpu")
         os.environ["JAX_PLATFORMS"] = "cpu"
         os.environ["XLA_FLAGS"] = sooner(os.environ.get("XLA_FLAGS", ""))
+        if not _only_starts_processes(config):  # for notebooks and commands: JAX is configured here
+            os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"
     if PEERS.is_dir():
         sys.path.append(str(PEERS))
     os.environ["TRELLIS_RUNS"] = os.devnull  # notebooks must not depend on a person's own runs
