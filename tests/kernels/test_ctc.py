@@ -83,7 +83,7 @@ def test_padded_frames_do_not_count():
 @pytest.mark.parametrize(("zero_infinity", "expected"), [(False, np.inf), (True, 0.0)])
 def test_infeasible_targets_have_no_gradient_and_leave_the_rest_alone(zero_infinity, expected):
     logits = np.random.default_rng(3).normal(size=(2, 3, 4)).astype(np.float32)
-    labels = np.array([[1, 1, 2], [1, 2, 3]])  # four frames needed, three needed; three given
+    labels = jnp.array([[1, 1, 2], [1, 2, 3]])  # four frames needed, three needed; three given
 
     @jax.jit
     def losses_and_gradient(x):

@@ -32,7 +32,7 @@ compiled = jax.jit(kernels.ctc_alignment, static_argnames="blank_id")
 
 def aligned(*arrays, **options):
     """As NumPy arrays, of which a slice needs no program."""
-    return Alignment(*map(np.asarray, compiled(*arrays, **options)))
+    return jax.tree.map(np.asarray, compiled(*arrays, **options))
 
 
 def align(logits, labels, *, blank_id=0, shape=(12, 3, 4)):
@@ -216,7 +216,8 @@ def test_scores_have_the_gradient_of_the_path():
     paddings[2, 3:] = 1  # three frames are too few for 2, 2, 2
 
     def total(x):
-        scores = kernels.ctc_alignment(x, paddings, labels, label_paddings).scores
+        rest = map(jnp.asarray, (paddings, labels, label_paddings))
+        scores = kernels.ctc_alignment(x, *rest).scores
         return jnp.sum(jnp.where(jnp.isfinite(scores), scores, 0))
 
     gradient = np.asarray(jax.jit(jax.grad(total))(logits))
