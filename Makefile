@@ -41,8 +41,9 @@ report: $(VENV)/.installed-demo ## Write the report of RUN=runs/<experiment>/<ru
 
 # ---------------------------------------------------------------- Tests
 
-# Tests of one file share their fixtures and compiled programs, hence one process.
-workers := --numprocesses $(WORKERS) --dist loadfile
+# Tests of one file share their fixtures and compiled programs, hence one process. The plugin would
+# begin with the files of most tests; tests/conftest.py begins with those that take longest.
+workers := --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test: lint ## Install and run what continuous integration runs.
 	$(bin)/python -m pytest $(workers)

@@ -8,13 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from kernel_matrix import compiled_in_haste
+from compilation import compiled_in_haste
 
 import kernels
 from research.errors import ConfigError
 from research.objectives import ctc as plain
 from research.objectives import ctc_auxiliary as auxiliary
 from research.objectives.ctc_terms import EncoderOutput
+
+pytestmark = pytest.mark.usefixtures("in_haste")
 
 LOG_PRIORS = jnp.log(jnp.array([0.6, 0.2, 0.2]))
 

@@ -9,6 +9,8 @@ import kernels
 from research.objectives.classification import accuracy, cross_entropy
 from research.objectives.ctc import ctc
 
+pytestmark = pytest.mark.usefixtures("in_haste")
+
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_cross_entropy_is_its_formula(smoothing):

@@ -10,6 +10,7 @@ import time
 import jax
 import numpy as np
 import pytest
+from compilation import compiled_in_haste
 
 from experiments import compare_ctc
 from experiments.command_line import Options
@@ -35,6 +36,13 @@ TINY = Config(
 def run(out, data_dir, config=TINY, **options):
     report = compare_ctc.run("quick", config, Options(out=out, data_dir=data_dir, **options))
     return report.parent
+
+
+@pytest.fixture(scope="module", autouse=True)
+def in_haste():
+    """Trainings of six steps take longer to compile than to run."""
+    with compiled_in_haste():
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from kernel_matrix import compiled_in_haste
+from compilation import compiled_in_haste
 
 import kernels
 from kernels.attention import dropout

@@ -18,9 +18,12 @@ from kernels.attention.configs import TUNABLES, Config, SquareConfig
 from kernels.attention.operands import Operands
 from kernels.dispatch import Operation
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("triton") is None, reason="needs Triton, which is for Linux only"
-)
+pytestmark = [
+    pytest.mark.usefixtures("in_haste"),
+    pytest.mark.skipif(
+        importlib.util.find_spec("triton") is None, reason="needs Triton, which is for Linux only"
+    ),
+]
 slow = pytest.mark.slow
 
 # Their parts are in others, and they take seconds.

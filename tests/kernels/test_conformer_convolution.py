@@ -15,6 +15,8 @@ import kernels
 from kernels import problems
 from kernels.convolution.conformer import reference
 
+pytestmark = pytest.mark.usefixtures("in_haste")
+
 needs_triton = pytest.mark.skipif(
     matrix.WITHOUT_TRITON, reason="needs Triton, which is for Linux only"
 )

@@ -10,9 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from kernel_matrix import WITHOUT_TRITON, compiled_in_haste
+from compilation import compiled_in_haste
+from kernel_matrix import WITHOUT_TRITON
 
 import kernels
+
+pytestmark = pytest.mark.usefixtures("in_haste")
 
 PADDINGS = ["SAME", "SAME_LOWER", "VALID", ((2, 0), (1, 3)), ((-1, 1), (0, -2))]
 SIZES = [  # rows, height, width, channels, taps, features, groups

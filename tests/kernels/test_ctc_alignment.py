@@ -11,6 +11,8 @@ from jax.sharding import AxisType, PartitionSpec
 import kernels
 from kernels.ctc import Alignment
 
+pytestmark = pytest.mark.usefixtures("in_haste")
+
 
 def collapse(path, blank_id):
     return [symbol for symbol, _ in itertools.groupby(path) if symbol != blank_id]
@@ -25,8 +27,12 @@ def path_score(log_probs, path):
     return float(log_probs[np.arange(len(path)), list(path)].sum())
 
 
+compiled = jax.jit(kernels.ctc_alignment, static_argnames="blank_id")
+
+
 def aligned(*arrays, **options):
-    return kernels.ctc_alignment(*map(jnp.asarray, arrays), **options)
+    """As NumPy arrays, of which a slice needs no program."""
+    return jax.tree.map(np.asarray, compiled(*arrays, **options))
 
 
 def align(logits, labels, *, blank_id=0, shape=(12, 3, 4)):
@@ -63,7 +69,7 @@ def described(frames, labels, log_probs, blank_id):
 def test_no_path_of_the_labels_is_likelier(blank_id, count):
     rng = np.random.default_rng(10 * count + blank_id)
     frames, classes, batch = 6, 3, 24
-    paths = list(itertools.product(range(classes), repeat=frames))
+    paths = [(p, collapse(p, blank_id)) for p in itertools.product(range(classes), repeat=frames)]
     others = [c for c in range(classes) if c != blank_id]
     logits = 2 * rng.normal(size=(batch, frames, classes))
     labels = np.full((batch, 3), -1)
@@ -75,8 +81,8 @@ def test_no_path_of_the_labels_is_likelier(blank_id, count):
         log_probs = log_softmax(logits[i])
         best = max(
             path_score(log_probs, path)
-            for path in paths
-            if collapse(path, blank_id) == labels[i].tolist()
+            for path, collapsed in paths
+            if collapsed == labels[i].tolist()
         )
         path = found.frames[i].tolist()
         assert collapse(path, blank_id) == labels[i].tolist()
@@ -103,17 +109,17 @@ def test_frames_padded_in_mid_sequence_are_skipped():
     logits[paddings] = np.nan
     labels = np.array([[1, 2, 2], [3, 3, 0], [1, 0, 0], [0, 0, 0]])
     label_paddings = labels == 0
-    found = aligned(jnp.asarray(logits), paddings, labels, label_paddings)
+    found = aligned(logits, paddings, labels, label_paddings)
     for i in range(4):
         kept, count = np.flatnonzero(~paddings[i]), int((~label_paddings[i]).sum())
         alone = align(logits[i, kept], labels[i, :count])
         np.testing.assert_array_equal(found.frames[i, kept], alone.frames)
-        assert (np.asarray(found.frames[i])[paddings[i]] == 0).all()
+        assert (found.frames[i, paddings[i]] == 0).all()
         np.testing.assert_allclose(found.scores[i, :count], alone.scores, rtol=1e-6)
         np.testing.assert_array_equal(found.spans[i, :count, 0], kept[alone.spans[:, 0]])
         np.testing.assert_array_equal(found.spans[i, :count, 1], kept[alone.spans[:, 1] - 1] + 1)
-        assert not np.asarray(found.spans[i, count:]).any()
-        assert not np.asarray(found.scores[i, count:]).any()
+        assert not found.spans[i, count:].any()
+        assert not found.scores[i, count:].any()
 
 
 def test_sequences_without_a_path_are_defined_and_leave_the_rest_alone():
@@ -122,9 +128,8 @@ def test_sequences_without_a_path_are_defined_and_leave_the_rest_alone():
     logits[3, 1] = -np.inf  # a frame is impossible
     logits[4, :, 3] = -np.inf  # a class that is not needed
     logits[5, 1, 2] = np.nan
-    labels = jnp.array([[1, 1, 2], [1, 2, 3], [1, 2, 0], [1, 2, 0], [1, 2, 0], [1, 2, 0]])
-    paddings = jnp.zeros((6, 3)), (labels == 0).astype(jnp.float32)
-    frames, spans, scores = map(np.asarray, aligned(logits, paddings[0], labels, paddings[1]))
+    labels = np.array([[1, 1, 2], [1, 2, 3], [1, 2, 0], [1, 2, 0], [1, 2, 0], [1, 2, 0]])
+    frames, spans, scores = aligned(logits, np.zeros((6, 3)), labels, np.float32(labels == 0))
     for i, value in ((0, -np.inf), (2, -np.inf), (3, -np.inf), (5, np.nan)):
         assert not frames[i].any()
         assert not spans[i].any()
@@ -170,57 +175,56 @@ def test_a_long_sequence_is_aligned_exactly_in_float32():
 
 def test_half_precision_logits_and_boolean_paddings():
     rng = np.random.default_rng(3)
-    logits = jnp.asarray(rng.normal(size=(2, 9, 5)), jnp.bfloat16)
-    paddings = jnp.arange(9)[None, :] >= jnp.array([9, 6])[:, None]
-    labels, label_paddings = jnp.array([[1, 2, 4], [3, 0, 0]]), jnp.array([[0, 0, 0], [0, 1, 1]])
-    found = kernels.ctc_alignment(logits, paddings, labels, label_paddings.astype(bool))
-    exact = kernels.ctc_alignment(
-        logits.astype(jnp.float32), paddings.astype(jnp.int32), labels, label_paddings
-    )
+    logits = rng.normal(size=(2, 9, 5)).astype(jnp.bfloat16)
+    paddings = np.arange(9)[None, :] >= np.array([9, 6])[:, None]
+    labels, label_paddings = np.array([[1, 2, 4], [3, 0, 0]]), np.array([[0, 0, 0], [0, 1, 1]])
+    found = aligned(logits, paddings, labels, label_paddings.astype(bool))
+    exact = aligned(logits.astype(np.float32), paddings.astype(np.int32), labels, label_paddings)
     for array, expected in zip(found, exact, strict=True):
         np.testing.assert_array_equal(array, expected)
 
 
 def test_runs_under_jit_nested_vmap_and_shard_map():
     rng = np.random.default_rng(4)
-    logits = jnp.asarray(rng.normal(size=(2, 3, 2, 7, 4)), jnp.float32)
-    labels, label_paddings = jnp.array([[1, 2], [3, 3]]), jnp.array([[0, 0], [0, 1]])
-    paddings = jnp.zeros((2, 7))
+    logits = rng.normal(size=(2, 3, 2, 7, 4)).astype(np.float32)
+    labels, label_paddings = np.array([[1, 2], [3, 3]]), np.array([[0, 0], [0, 1]])
+    paddings = np.zeros((2, 7), np.float32)
 
     def of_logits(x):
-        return kernels.ctc_alignment(x, paddings, labels, label_paddings)
+        return kernels.ctc_alignment(x, *map(jnp.asarray, (paddings, labels, label_paddings)))
 
-    mapped = jax.jit(jax.vmap(jax.vmap(of_logits)))(logits)
+    mapped = map(np.asarray, jax.jit(jax.vmap(jax.vmap(of_logits)))(logits))
     mesh = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Auto,))
     rows = PartitionSpec("data")
     sharded = jax.jit(
         jax.shard_map(kernels.ctc_alignment, mesh=mesh, in_specs=(rows,) * 4, out_specs=rows)
     )(logits[1, 2], paddings, labels, label_paddings)
-    for i, j in itertools.product(range(2), range(3)):
-        for array, expected in zip(mapped, of_logits(logits[i, j]), strict=True):
-            np.testing.assert_array_equal(array[i, j], expected)
-    for array, expected in zip(sharded, of_logits(logits[1, 2]), strict=True):
+    each = [[of_logits(jnp.asarray(x)) for x in row] for row in logits]  # without jit
+    for k, array in enumerate(mapped):
+        np.testing.assert_array_equal(array, [[found[k] for found in row] for row in each])
+    for array, expected in zip(sharded, each[1][2], strict=True):
         np.testing.assert_array_equal(array, expected)
 
 
 def test_scores_have_the_gradient_of_the_path():
     rng = np.random.default_rng(5)
-    logits = jnp.asarray(rng.normal(size=(3, 6, 4)), jnp.float32)
-    logits = logits.at[0, 4:].set(jnp.nan)
-    paddings = jnp.zeros((3, 6)).at[0, 4:].set(1)
-    labels, label_paddings = jnp.array([[1, 2, 0], [3, 3, 0], [2, 2, 2]]), jnp.zeros((3, 3))
-    label_paddings = label_paddings.at[:2, 2].set(1)
-    paddings = paddings.at[2, 3:].set(1)  # three frames are too few for 2, 2, 2
+    logits = rng.normal(size=(3, 6, 4)).astype(np.float32)
+    logits[0, 4:] = np.nan
+    labels = np.array([[1, 2, 0], [3, 3, 0], [2, 2, 2]])
+    paddings, label_paddings = np.zeros((3, 6), np.float32), np.float32(labels == 0)
+    paddings[0, 4:] = 1
+    paddings[2, 3:] = 1  # three frames are too few for 2, 2, 2
 
     def total(x):
-        scores = kernels.ctc_alignment(x, paddings, labels, label_paddings).scores
+        rest = map(jnp.asarray, (paddings, labels, label_paddings))
+        scores = kernels.ctc_alignment(x, *rest).scores
         return jnp.sum(jnp.where(jnp.isfinite(scores), scores, 0))
 
-    gradient = jax.grad(total)(logits)
-    frames = kernels.ctc_alignment(logits, paddings, labels, label_paddings).frames
+    gradient = np.asarray(jax.jit(jax.grad(total))(logits))
+    frames = aligned(logits, paddings, labels, label_paddings).frames
     counts = (frames != 0)[:, :, None]
-    clean = jnp.where(counts, logits, 0)
-    expected = jnp.where(counts, jax.nn.one_hot(frames, 4) - jax.nn.softmax(clean), 0)
+    posteriors = np.exp(log_softmax(np.where(counts, logits, 0)))
+    expected = np.where(counts, np.eye(4)[frames] - posteriors, 0)
     np.testing.assert_allclose(gradient, expected, atol=1e-6)
     assert not gradient[2].any()
 
@@ -241,10 +245,10 @@ def test_labels_outside_the_alphabet(label):
     logits, paddings = jnp.zeros((2, 5, 4)), jnp.zeros((2, 5))
     with pytest.raises(ValueError, match=rf"other than the blank 0; received \[{label}\]"):
         kernels.ctc_alignment(logits, paddings, labels, zeros)
-    traced = jax.jit(kernels.ctc_alignment)(logits, paddings, labels, zeros)
-    assert jnp.isnan(traced.scores[0]).all()
+    traced = aligned(logits, paddings, labels, zeros)
+    assert np.isnan(traced.scores[0]).all()
     assert not traced.frames[0].any()
-    assert jnp.isfinite(traced.scores[1]).all()
+    assert np.isfinite(traced.scores[1]).all()
 
 
 def test_bad_shapes_are_named():

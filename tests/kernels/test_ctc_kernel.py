@@ -15,9 +15,12 @@ from kernels.configurations import override
 from kernels.ctc.configs import TUNABLES, RecursionConfig, TileConfig
 from kernels.dispatch import Operation
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("triton") is None, reason="needs Triton, which is for Linux only"
-)
+pytestmark = [
+    pytest.mark.usefixtures("in_haste"),
+    pytest.mark.skipif(
+        importlib.util.find_spec("triton") is None, reason="needs Triton, which is for Linux only"
+    ),
+]
 kernel: Any = None
 if importlib.util.find_spec("triton") is not None:
     kernel = importlib.import_module("kernels.ctc.kernel")

@@ -11,6 +11,8 @@ from ctc_exact import row_exactly
 
 from kernels.ctc import ctc_loss
 
+pytestmark = pytest.mark.usefixtures("in_haste")
+
 
 @functools.cache
 def compiled(blank_id=0):

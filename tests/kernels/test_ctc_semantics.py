@@ -8,6 +8,8 @@ from ctc_exact import row_exactly
 
 from kernels.ctc import ctc_feasible, ctc_loss, ctc_posteriors
 
+pytestmark = pytest.mark.usefixtures("in_haste")
+
 
 @jax.jit
 def value_and_gradient(*operands):

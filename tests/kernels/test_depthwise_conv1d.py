@@ -16,6 +16,8 @@ from kernels import problems
 from kernels.convolution.depthwise1d import reference
 from kernels.convolution.depthwise1d.tuning import SHAPES
 
+pytestmark = pytest.mark.usefixtures("in_haste")
+
 implementations = pytest.mark.parametrize(
     "implementation",
     [

@@ -16,6 +16,8 @@ import kernels
 from kernels import peers, problems
 from kernels.convolution.depthwise2d import reference, xla
 
+pytestmark = pytest.mark.usefixtures("in_haste")
+
 implementations = pytest.mark.parametrize(
     "implementation",
     [

@@ -10,6 +10,8 @@ import pytest
 
 from kernels.dispatch import Implementation, Operation
 
+pytestmark = pytest.mark.usefixtures("in_haste")
+
 TRACED: list[str] = []
 
 

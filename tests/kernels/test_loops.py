@@ -6,6 +6,8 @@ import pytest
 
 from kernels import loops
 
+pytestmark = pytest.mark.usefixtures("in_haste")
+
 # An outer loop from 0x10 to 0x90 with an inner one from 0x20 to 0x60, a loop of its own at 0xb0,
 # and the branch to itself that ends a kernel.
 NESTED = """

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import kernel_matrix as matrix
 import numpy as np
 import pytest
+from compilation import AS_USERS_DO
 
 from kernels import interpreter, problems
 
@@ -50,8 +51,9 @@ def test_rows_are_exact_together_and_alone(cell):
 @pytest.mark.parametrize("cell", every_shape())
 def test_value_and_every_gradient(cell):
     call, case = cell.problem, cell.case
-    function = jax.jit(problems.gradients(call.function(cell.implementation)))
-    found = matrix.named(case, function(call.arguments, matrix.direction(case)))
+    function = problems.gradients(call.function(cell.implementation))
+    compiled = jax.jit(function, compiler_options=AS_USERS_DO)
+    found = matrix.named(case, compiled(call.arguments, matrix.direction(case)))
     for name, array in zip(("value", *call.differentiable), found.values(), strict=True):
         expected = cell.case.family.results if name == "value" else None
         assert array.dtype == (expected or call.dtype), name
@@ -149,10 +151,10 @@ def test_the_same_bits_twice_and_when_compiled_again(cell):
     def again(arguments, direction):  # by its name another program to the compilation cache
         return function(arguments, direction)
 
-    first = jax.jit(function)
+    first = jax.jit(function, compiler_options=AS_USERS_DO)
     expected = bits(first(call.arguments, along))
     assert bits(first(call.arguments, along)) == expected
-    assert bits(jax.jit(again)(call.arguments, along)) == expected
+    assert bits(jax.jit(again, compiler_options=AS_USERS_DO)(call.arguments, along)) == expected
 
 
 @pytest.mark.skipif(matrix.WITHOUT_TRITON, reason="needs Triton, which is for Linux only")

@@ -11,6 +11,7 @@ import kernel_matrix as matrix
 import numpy as np
 import pytest
 import sharded
+from compilation import sooner
 
 import kernels
 from kernels import launch
@@ -19,7 +20,7 @@ from kernels.offline import missing_for_offline
 # More devices than processors wait for each other for ever unless XLA has threads for all.
 ENVIRONMENT = {
     "NPROC": "32",
-    "XLA_FLAGS": "--xla_cpu_collective_call_terminate_timeout_seconds=120",
+    "XLA_FLAGS": sooner("--xla_cpu_collective_call_terminate_timeout_seconds=120"),
 }
 
 # Ten times what it takes on two idle cores: a busy host is no fault.

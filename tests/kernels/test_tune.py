@@ -25,6 +25,8 @@ from kernels.tuning_search import Finding
 pytest.importorskip("triton", reason="candidates are interpreted, which needs Triton")
 from kernels import interpreter
 
+pytestmark = pytest.mark.usefixtures("in_haste")
+
 GPU = Device("NVIDIA Test GPU", "sm_90")
 SHAPES = {
     "small": Shape(1, 9, 3, 2, activation="silu"),

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from kernel_matrix import compiled_in_haste
+from compilation import compiled_in_haste
 
 from kernels.timing import Budget
 from research.models import bench_steps

@@ -9,6 +9,8 @@ from jax import lax
 from research.models.lenet import Conv, LeNet, max_pool
 from research.models.mlp import MLP
 
+pytestmark = pytest.mark.usefixtures("in_haste")
+
 
 def count(params):
     return sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -8,6 +8,8 @@ import pytest
 from research.models.bilstm_encoder import BiLSTMEncoder
 from research.models.conv_attention_encoder import ConvAttentionEncoder, DepthwiseConv
 
+pytestmark = pytest.mark.usefixtures("in_haste")
+
 ENCODERS = {
     "bilstm": BiLSTMEncoder(classes=5, width=6, layers=2),
     "conv_attention": ConvAttentionEncoder(classes=5, width=8, size=3, conv_blocks=2, heads=2),

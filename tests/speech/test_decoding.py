@@ -7,6 +7,8 @@ import pytest
 
 from research.speech.decoding import greedy_decode
 
+pytestmark = pytest.mark.usefixtures("in_haste")
+
 
 def collapse(path: list[int], blank_id: int) -> list[int]:
     """Merge repeats, then drop blanks, as the definition says."""

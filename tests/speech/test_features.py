@@ -15,6 +15,8 @@ from research.speech.features import (
     stack_frames,
 )
 
+pytestmark = pytest.mark.usefixtures("in_haste")
+
 ODD = LogMel(sample_rate=16_000, n_fft=512, window=333, hop=97, n_mels=23, low_hz=100, high_hz=7000)
 CONFIGS = [LogMel(), ODD, LogMel(window=64, hop=64, n_fft=64, n_mels=4), LogMel(window=50, hop=80)]
 

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from kernel_matrix import compiled_in_haste
+from compilation import compiled_in_haste
 
 from research.speech.beam_search import (
     LabelAutomaton,

@@ -12,13 +12,14 @@ A new operation is one ``Family`` in kernel_families.py, beside its line in ``ke
 import contextlib
 import functools
 import importlib.util
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compilation import compiled_in_haste
 from kernel_families import FAMILIES, Family
 
 import kernels
@@ -253,19 +254,14 @@ def _by_operand(problem, what, parts):
 
 def plainly(function: Function, *arguments: Any) -> Any:
     """A definition in plain XLA; on a GPU without TensorFloat-32."""
-    with jax.default_matmul_precision("highest"):
+    with jax.default_matmul_precision("highest"), in_haste_on_a_cpu():
         return jax.jit(function)(*arguments)
 
 
-@contextlib.contextmanager
-def compiled_in_haste() -> Iterator[None]:
-    """For programs that take longer to compile than to run."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    try:
-        yield
-    finally:
-        jax.config.update("jax_disable_most_optimizations", before)
+def in_haste_on_a_cpu() -> contextlib.AbstractContextManager[None]:
+    """On a GPU what is compiled in haste is another kernel."""
+    on_cpu = jax.default_backend() == "cpu"
+    return compiled_in_haste() if on_cpu else contextlib.nullcontext()
 
 
 def in_float64(function: Function, *arguments: Any) -> Any:
@@ -308,8 +304,7 @@ def compare(cell: Cell, transform: Transform, *operands: Any, eager: bool = Fals
     than with the transform, and every shape is compiled as a user would.
     """
     ours = transform(cell.ours, cell.problem)
-    haste = compiled_in_haste() if jax.default_backend() == "cpu" else contextlib.nullcontext()
-    with haste:
+    with in_haste_on_a_cpu():
         found = ours(*operands) if eager else jax.jit(ours)(*operands)
     kinds, true = _expected(cell.case, transform, tuple(Frozen.of(array) for array in operands))
     assert {name: (array.shape, array.dtype) for name, array in found.items()} == kinds
