@@ -5,15 +5,9 @@ import pytest
 import scipy.signal
 
 from research.errors import ConfigError, DataError
-from research.speech.features import (
-    LogMel,
-    hz_to_mel,
-    log_mel,
-    mel_filters,
-    mel_to_hz,
-    normalise_features,
-    stack_frames,
-)
+from research.speech.features import log_mel, normalise_features, stack_frames
+from research.speech.log_mel_config import LogMel, mel_filters
+from research.speech.mel import hz_to_mel, mel_to_hz
 
 ODD = LogMel(sample_rate=16_000, n_fft=512, window=333, hop=97, n_mels=23, low_hz=100, high_hz=7000)
 CONFIGS = [LogMel(), ODD, LogMel(window=64, hop=64, n_fft=64, n_mels=4), LogMel(window=50, hop=80)]
