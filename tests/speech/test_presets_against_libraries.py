@@ -20,7 +20,7 @@ def speechlike(samples: int, seed: int = 0, rate: int = 16_000) -> np.ndarray:
     phase = 2 * np.pi * (120 + 400 * time) * time
     voiced = sum(np.sin(k * phase) / k for k in range(1, 12))
     envelope = 0.5 - 0.5 * np.cos(2 * np.pi * 3.1 * time)
-    return (0.2 * envelope * voiced + 0.01 * rng.normal(size=samples)).astype(np.float32)
+    return (0.2 * envelope * voiced + 0.02 * rng.normal(size=samples)).astype(np.float32)
 
 
 def features_of(utterances: list[np.ndarray], config: LogMel) -> list[np.ndarray]:

@@ -13,10 +13,7 @@ def sample_at(signal: np.ndarray, position: int, edges: str) -> float:
         if edges not in ("reflect", "mirror"):
             return 0.0
         doubled = edges == "mirror"
-        if position < 0:
-            position = -position - doubled
-        else:
-            position = 2 * last - position + doubled
+        position = -position - doubled if position < 0 else 2 * last - position + doubled
         if last == 0:
             position = 0
     return signal[position]
@@ -36,12 +33,14 @@ def frame_starts(samples: int, config) -> list[int]:
         }[config.edges]
         if not inside:
             break
-        middle = {
-            "zero": t * config.hop - config.window // 2,
-            "reflect": t * config.hop - config.window // 2,
-            "mirror": t * config.hop + config.hop // 2 - config.window // 2,
-        }
-        starts.append(middle.get(config.edges, t * config.hop))
+        # The window lies in the middle of n_fft samples, of which those to its left are fewer.
+        centred = t * config.hop - config.n_fft // 2 + (config.n_fft - config.window) // 2
+        middle = t * config.hop + config.hop // 2 - config.window // 2
+        starts.append(
+            {"zero": centred, "reflect": centred, "mirror": middle}.get(
+                config.edges, t * config.hop
+            )
+        )
     return starts[:-1] if config.drop_last else starts
 
 
