@@ -10,12 +10,26 @@ from log_mel_exact import exact_log_mel
 
 from research.errors import ConfigError, DataError
 from research.speech.features import log_mel, normalise_features
-from research.speech.log_mel_config import FixedNorm, LogMel, UtteranceNorm, mel_filters
+from research.speech.log_mel_config import (
+    Edges,
+    FixedNorm,
+    LogMel,
+    UtteranceNorm,
+    WindowKind,
+    mel_filters,
+)
 from research.speech.mel import hz_to_mel, mel_to_hz
 from research.speech.presets import KALDI, PARAKEET, PRESETS, preset
 
 NAMES = sorted(PRESETS)
 # What no preset has: every edge with a window of odd length, magnitudes, other windows.
+EDGES: list[tuple[Edges, WindowKind]] = [
+    ("snip", "hamming_periodic"),
+    ("extend", "hamming_symmetric"),
+    ("zero", "hann_symmetric"),
+    ("reflect", "povey"),
+    ("mirror", "hann_periodic"),
+]
 ODD = {
     f"odd {edges}": LogMel(
         sample_rate=16_000,
@@ -30,13 +44,7 @@ ODD = {
         power=1,
         floor=1e-4,
     )
-    for edges, window_kind in [
-        ("snip", "hamming_periodic"),
-        ("extend", "hamming_symmetric"),
-        ("zero", "hann_symmetric"),
-        ("reflect", "povey"),
-        ("mirror", "hann_periodic"),
-    ]
+    for edges, window_kind in EDGES
 }
 CONFIGS = {**PRESETS, **ODD, "long hop": replace(ODD["odd mirror"], hop=500)}
 SAMPLES = (3001, 1500, 700, 401)
@@ -45,6 +53,10 @@ BATCH = 3200
 
 def noise(samples: int, seed: int = 0) -> np.ndarray:
     return (0.1 * np.random.default_rng(seed).normal(size=samples)).astype(np.float32)
+
+
+def utterance_norm(config: LogMel) -> UtteranceNorm:
+    return config.norm if isinstance(config.norm, UtteranceNorm) else UtteranceNorm(ddof=1)
 
 
 def padded(utterances: list[np.ndarray], samples: int = BATCH, value: float = np.nan):
@@ -84,11 +96,11 @@ def test_an_utterance_has_the_same_features_alone_as_in_any_batch(name):
 
 
 @pytest.mark.parametrize("edges", ["reflect", "mirror"])
-@pytest.mark.parametrize("samples", [1, 2, 3, 150])
+@pytest.mark.parametrize("samples", [1, 2, 3, 14])
 def test_an_utterance_shorter_than_a_window_is_mirrored_again_and_again(edges, samples):
-    config = replace(ODD[f"odd {edges}"], hop=2, floor=1e-2)
+    config = replace(ODD[f"odd {edges}"], n_fft=64, window=33, hop=2, n_mels=4, floor=1e-2)
     utterance = noise(samples)
-    features, frames = log_mel(*padded([utterance], 160), config)
+    features, frames = log_mel(*padded([utterance], 20), config)
     expected = exact_log_mel(utterance, config)
     assert int(frames[0]) == len(expected)
     np.testing.assert_allclose(features[0, : len(expected)], expected, atol=1e-3)
@@ -182,9 +194,14 @@ def test_the_last_of_many_frames_is_as_exact_as_the_first(name):
     config = replace(PRESETS[name], n_mels=20)
     rng = np.random.default_rng(0)
     logs = rng.normal(size=(30_000, 20)) + np.linspace(-12, 4, 30_000)[:, None]
-    norm = config.norm or UtteranceNorm(ddof=1)
-    settings = {"ddof": norm.ddof, "epsilon": norm.epsilon, "epsilon_on": norm.epsilon_on}
-    got = normalise_features(jnp.asarray(logs[None]), jnp.array([30_000]), **settings)
+    norm = utterance_norm(config)
+    got = normalise_features(
+        jnp.asarray(logs[None]),
+        jnp.array([30_000]),
+        ddof=norm.ddof,
+        epsilon=norm.epsilon,
+        epsilon_on=norm.epsilon_on,
+    )
     expected = (logs - logs.mean(axis=0)) / logs.std(axis=0, ddof=norm.ddof)
     np.testing.assert_allclose(got[0], expected, atol=2e-5)
     wave = np.tile(noise(16_000), 60)
