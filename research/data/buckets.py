@@ -12,6 +12,9 @@ from jaxtyping import Float, Int
 from research.data.sampler import batch_indices
 from research.errors import ConfigError
 
+_CUTS = 256
+"""Places where the lengths may be cut into buckets; a finer grid saves no padding worth having."""
+
 
 @dataclass(frozen=True, eq=False)
 class Buckets:
@@ -39,7 +42,9 @@ class Buckets:
 def make_buckets(
     seconds: Float[np.ndarray, " U"], *, buckets: int, batch_seconds: float
 ) -> Buckets:
-    """Cut the utterances, in the order of their length, into groups of equally many.
+    """Cut the utterances, in the order of their length, where the least padding comes of it.
+
+    The groups are those with the least sum of (longest - length), by dynamic programming.
 
     Args:
         seconds: length of each utterance.
@@ -55,7 +60,7 @@ def make_buckets(
     Example:
         >>> b = make_buckets(np.array([3.0, 1.0, 9.0, 2.0]), buckets=2, batch_seconds=10.0)
         >>> [x.tolist() for x in b.members], b.batch_sizes, b.longest
-        ([[1, 3], [0, 2]], (5, 1), (2.0, 9.0))
+        ([[1, 3, 0], [2]], (3, 1), (3.0, 9.0))
     """
     seconds = np.asarray(seconds, np.float64)
     if seconds.size < 1 or buckets < 1 or not batch_seconds > 0:
@@ -64,10 +69,28 @@ def make_buckets(
             f"{seconds.size} utterances, {buckets} and {batch_seconds:g}"
         )
     order = np.argsort(seconds, kind="stable")
-    members = tuple(np.array_split(order, min(buckets, seconds.size)))
+    members = tuple(np.split(order, _least_padding(seconds[order], min(buckets, seconds.size))))
     longest = tuple(float(seconds[group[-1]]) for group in members)
     sizes = tuple(max(1, int(batch_seconds / length)) for length in longest)
     return Buckets(members, sizes, longest)
+
+
+def _least_padding(ordered: np.ndarray, buckets: int) -> list[int]:
+    """Where to cut ascending lengths into so many groups."""
+    places = np.unique(np.linspace(0, ordered.size, max(_CUTS, buckets) + 1).astype(int))
+    # cost[i, j]: what a group from place i to place j > i takes with its padding.
+    counts = places[None, :] - places[:, None]
+    cost = np.where(counts > 0, counts * ordered[places - 1][None, :], np.inf)
+    total, choices = cost[0], []
+    for _ in range(buckets - 1):
+        ways = total[:, None] + cost
+        choices.append(ways.argmin(axis=0))
+        total = ways.min(axis=0)
+    cuts, at = [], len(places) - 1
+    for choice in reversed(choices):
+        at = int(choice[at])
+        cuts.append(int(places[at]))
+    return cuts[::-1]
 
 
 class BucketBatch(NamedTuple):
@@ -80,10 +103,9 @@ class BucketBatch(NamedTuple):
 def bucketed_batch(buckets: Buckets, *, seed: int, step: int) -> BucketBatch:
     """The utterances in the batch of one step.
 
-    In epoch e bucket b, of size n with batches of B, gives its batches e n // B to
-    (e + 1) n // B - 1, those of `batch_indices` with a seed of its own; the batches of all buckets
-    come in an order that is drawn for each epoch. So every utterance of a bucket comes once before
-    any comes again.
+    In epoch e a bucket of n utterances gives its batches of B from number e n // B to
+    (e + 1) n // B - 1, those of `batch_indices` with a seed of its own; whose turn it is is drawn
+    for each epoch. So every utterance of a bucket comes once before any comes again.
 
     Args:
         buckets: the groups.
@@ -97,9 +119,10 @@ def bucketed_batch(buckets: Buckets, *, seed: int, step: int) -> BucketBatch:
         ConfigError: an argument is out of range.
 
     Example:
-        >>> b = make_buckets(np.arange(1.0, 7.0), buckets=2, batch_seconds=6.0)
-        >>> [bucketed_batch(b, seed=0, step=step).indices.tolist() for step in range(4)]
-        [[4], [0, 2], [5], [3]]
+        >>> b = make_buckets(np.array([5.0, 5.0, 10.0, 10.0]), buckets=2, batch_seconds=10.0)
+        >>> epoch = [bucketed_batch(b, seed=0, step=i).indices for i in range(b.steps_before(1))]
+        >>> sorted(np.concatenate(epoch).tolist())
+        [0, 1, 2, 3]
     """
     if not 0 <= seed < 2**32 or step < 0:
         raise ConfigError(
@@ -112,15 +135,15 @@ def bucketed_batch(buckets: Buckets, *, seed: int, step: int) -> BucketBatch:
         middle = (low + high) // 2
         low, high = (middle, high) if buckets.steps_before(middle) <= step else (low, middle)
     epoch = low
-    counts = zip(buckets.members, buckets.batch_sizes, strict=True)
-    numbers = [
-        (bucket, number)
-        for bucket, (members, size) in enumerate(counts)
-        for number in range(epoch * len(members) // size, (epoch + 1) * len(members) // size)
-    ]
+    firsts, counts = [], []
+    for members, size in zip(buckets.members, buckets.batch_sizes, strict=True):
+        firsts.append(epoch * len(members) // size)
+        counts.append((epoch + 1) * len(members) // size - firsts[-1])
+    order = batch_indices(_mixed(seed, 0), epoch, sum(counts), sum(counts))
+    turns = np.repeat(np.arange(len(counts)), counts)[order]
     place = step - buckets.steps_before(epoch)
-    order = batch_indices(_mixed(seed, 0), epoch, len(numbers), len(numbers))
-    bucket, number = numbers[int(order[place])]
+    bucket = int(turns[place])
+    number = firsts[bucket] + int((turns[:place] == bucket).sum())
     members, size = buckets.members[bucket], buckets.batch_sizes[bucket]
     chosen = batch_indices(_mixed(seed, bucket + 1), number, len(members), size)
     return BucketBatch(bucket, members[chosen])

@@ -64,11 +64,13 @@ def _read_table(folder: Path, split: str) -> list[Utterance]:
         raise DataError(f"{table} must be a table in UTF-8, but it is not ({error})") from error
 
 
-def _read_row(folder: Path, table: Path, line: int, row: dict[str, str | None]) -> Utterance:
+def _read_row(folder: Path, table: Path, line: int, row: dict) -> Utterance:
     speaker, path, sentence = (row[name] or "" for name in _COLUMNS)
-    if not speaker or not path or Path(path).name != path:
+    whole = None not in row and None not in row.values()  # csv's sign for too many and too few
+    if not whole or not speaker or not path or Path(path).name != path:
         raise DataError(
-            f"a row must have a client_id and the name of a clip, but line {line} of {table} has "
-            f"{speaker!r} and {path!r}; the table is damaged, fetch it again"
+            "a row must have a cell for each column, among them a client_id and the name of a "
+            f"clip, but line {line} of {table} has {speaker!r} and {path!r}; the table is damaged, "
+            "fetch it again"
         )
     return describe_audio(path, folder / "clips" / path, sentence, speaker)

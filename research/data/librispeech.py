@@ -101,8 +101,8 @@ def _read_chapter(chapter: Path) -> list[Utterance]:
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
-            f"a transcript must be UTF-8 text, but {transcript} is not ({error})"
-        ) from (error)
+            f"a transcript must be UTF-8 text, but {transcript} is not ({error}); fetch it again"
+        ) from error
     texts: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip():
