@@ -6,6 +6,7 @@ https://www.openslr.org/12. Its parts belong into `LibriSpeech/` under the data 
 """
 
 import os
+import shlex
 from pathlib import Path
 
 from research.data.utterances import Corpus, Utterance, check_splits, describe_audio, make_corpus
@@ -28,8 +29,9 @@ def load_librispeech(data_dir: str | os.PathLike[str], part: str) -> Corpus:
     folder = Path(data_dir) / "LibriSpeech" / part
     if not folder.is_dir():
         raise DataError(
-            f"LibriSpeech's {part} must lie in {folder}, but there is no such folder; unpack "
-            f"https://www.openslr.org/resources/12/{part}.tar.gz in {Path(data_dir)}"
+            f"LibriSpeech's {part} must lie in {folder}, but there is no such folder; fetch it "
+            f"with: python -m research.data fetch {part} --data-dir {shlex.quote(str(data_dir))} "
+            f"or, if it does not know it, unpack {part}.tar.gz there, of https://www.openslr.org/12"
         )
     return load_chapters(folder, f"LibriSpeech {part}")
 

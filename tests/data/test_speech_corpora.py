@@ -118,7 +118,7 @@ def test_damage_to_librispeech_is_an_error_that_names_the_file(librispeech, how,
 
 
 def test_a_part_that_is_not_there_says_where_to_put_it(librispeech):
-    with pytest.raises(DataError, match=r"openslr\.org/resources/12/test-clean\.tar\.gz in"):
+    with pytest.raises(DataError, match=r"research\.data fetch test-clean --data-dir"):
         load_librispeech(librispeech, "test-clean")
     with pytest.raises(DataError, match="is it the part itself"):
         load_chapters(librispeech / "LibriSpeech" / "dev-clean" / "84", "LibriSpeech")
