@@ -192,3 +192,21 @@ def test_a_policy_masks_what_it_says_and_no_more(name):
         assert bins.sum() <= policy.frequency_masks * policy.max_frequency_width
         blocked = frames[:, None] | bins[None, :]
         np.testing.assert_allclose(valid[~blocked], 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize("axis", ["time", "frequency"])
+def test_widths_and_starts_of_a_mask_are_uniform(axis):
+    """Of 12 places a mask of 0..12 covers 6 on average; one that reached over the end would not."""
+    x = jnp.ones((4000, 12, 12))
+    policy = SpecAugment(
+        frequency_masks=int(axis == "frequency"),
+        time_masks=int(axis == "time"),
+        max_frequency_width=12,
+        max_time_width=12,
+    )
+    masked = np.asarray(spec_augment(jax.random.key(2), x, jnp.full(4000, 12), policy)) == 0
+    covered = masked[:, :, 0] if axis == "time" else masked[:, 0]
+    counts = np.bincount(covered.sum(axis=1), minlength=13)
+    assert counts.min() > 230  # expected 308, standard deviation 17
+    assert counts.max() < 390
+    np.testing.assert_allclose(covered[:, :6].mean(), covered[:, 6:].mean(), atol=0.02)
