@@ -17,7 +17,7 @@ from rich.table import Table
 
 from research.data import data_dir
 from research.data.downloads import Download, downloads
-from research.data.fetch import Progress, Report, fetch
+from research.data.fetch import RECORD_NAME, Progress, Report, fetch
 from research.errors import TrellisError
 
 _DESCRIPTION = "Datasets that the experiments can use beside the embedded ones."
@@ -86,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
         "--url",
         metavar="U",
         help="take it from this address: of the folder with the files, or of the archive "
-        "(fsdd, cifar10); the checksums stay the same",
+        "(fsdd, cifar10, LibriSpeech); the checksums stay the same",
     )
     return parser
 
@@ -104,6 +104,8 @@ def _list(root: Path) -> None:
 
 
 def _state(download: Download, root: Path) -> str:
+    if not download.files:
+        return "yes" if (root / download.folder / RECORD_NAME).is_file() else "no"
     there = sum((root / download.folder / name).is_file() for name in download.files)
     return {0: "no", len(download.files): "yes"}.get(there, f"{there} of {len(download.files)}")
 

@@ -2,7 +2,7 @@
 
 The checksums are in `checksums/`, in the format of `sha256sum`. Those of the Free Spoken Digit
 Dataset are of the recordings in tag v1.0.10 (commit d6938f9), as the bytes of an archive that
-GitHub makes may change.
+GitHub makes may change. Those of LibriSpeech are those that torchaudio publishes.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,8 @@ class Download:
         megabytes: Size of the download.
         folder: Where its files belong, under the data directory.
         addresses: Tried in order. Of the folder that holds the files; of the archive, if it is one.
-        files: Name of each file -> SHA-256, or None where only the archive's is known.
+        files: Name of each file -> SHA-256, or None where only the archive's is known. Empty where
+            everything in `folder` of the archive is wanted, at any depth.
         archive: Name of the archive (.tar.gz) that holds the files, or None.
         archive_sha256: Of the archive, or None.
     """
@@ -44,7 +45,7 @@ def downloads() -> dict[str, Download]:
 
     Example:
         >>> sorted(downloads())
-        ['cifar10', 'fashion_mnist', 'fsdd', 'mnist']
+        ['cifar10', 'dev-clean', 'fashion_mnist', 'fsdd', 'mnist', 'test-clean', 'train-clean-100']
         >>> len(downloads()["fsdd"].files)
         3000
     """
@@ -94,7 +95,27 @@ def downloads() -> dict[str, Download]:
             archive="cifar-10-binary.tar.gz",
             archive_sha256=_committed_checksums("cifar10")["cifar-10-binary.tar.gz"],
         ),
+        "dev-clean": _librispeech("dev-clean", 338, "5 h of 40 speakers"),
+        "test-clean": _librispeech("test-clean", 347, "5 h of 40 speakers"),
+        "train-clean-100": _librispeech("train-clean-100", 6387, "100 h of 251 speakers"),
     }
+
+
+def _librispeech(part: str, megabytes: int, content: str) -> Download:
+    archive = f"{part}.tar.gz"
+    return Download(
+        title=f"LibriSpeech {part}, {content}",
+        licence="CC BY 4.0",
+        megabytes=megabytes,
+        folder=f"LibriSpeech/{part}",
+        addresses=(
+            f"https://www.openslr.org/resources/12/{archive}",
+            f"https://us.openslr.org/resources/12/{archive}",
+        ),
+        files={},
+        archive=archive,
+        archive_sha256=_committed_checksums("librispeech")[archive],
+    )
 
 
 def _committed_checksums(name: str) -> dict[str, str]:

@@ -98,7 +98,10 @@ def fetch(
             f"({error.strerror or error}: {error.filename or root}). Give another with --data-dir "
             "or in the environment variable TRELLIS_DATA."
         ) from error
-    return Fetched(folder, len(download.files) - len(missing), len(missing))
+    if not download.files and missing == [RECORD_NAME]:  # a tree that was not here
+        missing = list(_recorded(download, folder))
+    total = len(download.files or _recorded(download, folder))
+    return Fetched(folder, total - len(missing), len(missing))
 
 
 def find_missing(download: Download, folder: Path, report: Report) -> list[str]:
@@ -110,13 +113,15 @@ def find_missing(download: Download, folder: Path, report: Report) -> list[str]:
         report: Called with the progress.
 
     Returns:
-        Names in the order of `download.files`.
+        Names in the order of `download.files`, or of the record where these are not known before;
+        the name of the record if that is missing too.
     """
-    recorded = {}
-    if download.archive_sha256 and (folder / RECORD_NAME).is_file():
-        recorded = parse_checksums((folder / RECORD_NAME).read_text("utf-8", errors="replace"))
-    missing, total = [], len(download.files)
-    for number, (name, checksum) in enumerate(download.files.items()):
+    recorded = _recorded(download, folder)
+    if not download.files and not recorded:
+        return [RECORD_NAME]
+    files = download.files or recorded
+    missing, total = [], len(files)
+    for number, (name, checksum) in enumerate(files.items()):
         path, expected = folder / name, checksum or recorded.get(name)
         if not path.is_file() or expected is None:
             missing.append(name)
@@ -125,6 +130,14 @@ def find_missing(download: Download, folder: Path, report: Report) -> list[str]:
             missing.append(name)
         report(Progress("checking the files that are there", number + 1, total, "files"))
     return missing
+
+
+def _recorded(download: Download, folder: Path) -> dict[str, str]:
+    """The checksums that were recorded when the archive was unpacked."""
+    record = folder / RECORD_NAME
+    if not download.archive_sha256 or not record.is_file():
+        return {}
+    return parse_checksums(record.read_text("utf-8", errors="replace"))
 
 
 @dataclass(frozen=True)
@@ -156,6 +169,11 @@ def _fetch_archive(source: _Source, missing: list[str], stage: Path, folder: Pat
     unpacked.mkdir()
     origin = f"{name} from {source.addresses[0]}"
     found = _unpack(path, origin, download, unpacked, source.report)
+    if not download.files and not found:
+        raise DataError(
+            f"{origin} must contain files in a folder named {download.folder}; there are none. "
+            "Nothing was changed; is this the address of the right archive?"
+        )
     absent = [file for file in download.files if file not in found]
     if absent:
         raise DataError(
@@ -172,9 +190,9 @@ def _fetch_archive(source: _Source, missing: list[str], stage: Path, folder: Pat
             "or another address."
         )
     if download.archive_sha256:
-        lines = "".join(f"{found[file]}  {file}\n" for file in download.files)
+        lines = "".join(f"{found[file]}  {file}\n" for file in download.files or sorted(found))
         (unpacked / RECORD_NAME).write_text(lines, "utf-8")
-        missing = [*missing, RECORD_NAME]
+        missing = [*(missing if download.files else found), RECORD_NAME]
     folder.parent.mkdir(parents=True, exist_ok=True)
     if not folder.exists():
         try:
@@ -184,6 +202,7 @@ def _fetch_archive(source: _Source, missing: list[str], stage: Path, folder: Pat
             if not folder.is_dir():  # else another process has just made it
                 raise
     for file in missing:
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
         os.replace(unpacked / file, folder / file)
 
 
@@ -261,24 +280,32 @@ def _unpack(
 ) -> dict[str, str]:
     """Write the files that are wanted, and nothing else, from an archive; return their checksums.
 
-    Members are written under the names of `download.files`, never under a path from the archive; an
-    archive with a link, a device or a path that leads outside is refused.
+    Members are written under the names of `download.files` or, where there are none, under their
+    path below `download.folder`; an archive with a link, a device or a path that leads outside is
+    refused.
     """
-    folder_name, found = PurePosixPath(download.folder).name, {}
+    folder, found = PurePosixPath(download.folder), {}
     try:
         with tarfile.open(archive, "r:gz") as tar:
             for member in tar:
                 _refuse_unsafe(member, origin)
-                *parents, name = PurePosixPath(member.name).parts or ("",)
-                if name not in download.files or parents[-1:] != [folder_name]:
+                path = PurePosixPath(member.name)
+                if download.files:
+                    name, wanted = path.name, path.name in download.files
+                    wanted = wanted and path.parent.name == folder.name
+                else:
+                    wanted = member.isfile() and path.is_relative_to(folder)
+                    name = path.relative_to(folder).as_posix() if wanted else ""
+                if not wanted:
                     continue
                 content = tar.extractfile(member)
                 if content is None:
                     continue  # a directory that is named like a file
+                (into / name).parent.mkdir(parents=True, exist_ok=True)
                 with content, open(into / name, "wb") as file:
                     shutil.copyfileobj(content, file)
                 found[name] = _hash_file(into / name)
-                report(Progress("unpacking", len(found), len(download.files), "files"))
+                report(Progress("unpacking", len(found), len(download.files) or None, "files"))
     except (tarfile.TarError, EOFError, zlib.error) as error:
         raise _corrupt(origin, error) from error
     except OSError as error:

@@ -8,29 +8,34 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+import soxr
 from jaxtyping import Float
 
 from research.errors import DataError
 
 _CHUNK_HEADER = 8  # a four-letter name and a 32-bit size
+_LOSSY = ("MP3", "OGG")  # what these decode to may overshoot full scale
 
 
-def read_audio(path: str | os.PathLike[str], *, sample_rate: int) -> Float[np.ndarray, " S"]:
+def read_audio(
+    path: str | os.PathLike[str], *, sample_rate: int, resample: bool = False
+) -> Float[np.ndarray, " S"]:
     """Read a mono audio file (WAV, FLAC, anything libsndfile knows) and check that it is whole.
 
-    Nothing is resampled or mixed down here: a file of another rate or with two channels is an
-    error, because a silent conversion would hide a wrong data set.
+    Nothing is mixed down here, and nothing resampled unless that is asked for: a file of another
+    rate or with two channels is an error, because a silent conversion would hide a wrong data set.
 
     Args:
         path: the file.
-        sample_rate: the rate in Hz that the file must have.
+        sample_rate: the rate in Hz that the file must have, or is resampled to.
+        resample: take a file of any rate.
 
     Returns:
         Samples in [-1, 1], float32, shape (S,), S >= 1.
 
     Raises:
         DataError: the file is missing, unreadable, truncated, empty, not mono, of another rate,
-            or holds samples that are not finite or beyond full scale.
+            or holds samples that are not finite or beyond full scale (MP3 and Ogg are clipped).
 
     Example:
         >>> import tempfile
@@ -46,6 +51,7 @@ def read_audio(path: str | os.PathLike[str], *, sample_rate: int) -> Float[np.nd
     try:
         with soundfile.SoundFile(path) as file:
             rate, channels, expected = file.samplerate, file.channels, file.frames
+            lossy = file.format in _LOSSY
             samples = file.read(dtype="float32", always_2d=False)
     except (soundfile.LibsndfileError, RuntimeError, OSError) as error:
         raise DataError(
@@ -56,7 +62,7 @@ def read_audio(path: str | os.PathLike[str], *, sample_rate: int) -> Float[np.nd
         raise DataError(
             f"audio must be mono, but {path} has {channels} channels; mix it down or pick one"
         )
-    if rate != sample_rate:
+    if rate != sample_rate and not resample:
         raise DataError(
             f"audio must be sampled at {sample_rate} Hz, but {path} has {rate} Hz; resample it "
             f"(for example with soxr.resample(samples, {rate}, {sample_rate}))"
@@ -72,12 +78,14 @@ def read_audio(path: str | os.PathLike[str], *, sample_rate: int) -> Float[np.nd
         bad = int(np.flatnonzero(~np.isfinite(samples))[0])
         raise DataError(f"audio samples must be finite, but sample {bad} of {path} is not")
     peak = float(np.abs(samples).max())
-    if peak > 1.0:
+    if peak > 1.0 and not lossy:
         raise DataError(
             f"audio samples must lie in [-1, 1], but {path} reaches {peak:g}; "
             "scale it down (integers stored as float?)"
         )
-    return samples
+    if rate != sample_rate:
+        samples = soxr.resample(samples, rate, sample_rate)
+    return np.clip(samples, -1.0, 1.0) if lossy or rate != sample_rate else samples
 
 
 def _check_riff_is_whole(path: Path) -> None:

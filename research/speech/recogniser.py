@@ -16,10 +16,12 @@ from jaxtyping import Array, Float, Int
 import kernels
 from research.data.digit_strings import StringBatch
 from research.objectives.ctc import ctc
-from research.speech.augment import add_noise, random_gain, spec_augment
+from research.speech.augment import add_noise, random_gain
 from research.speech.decoding import greedy_decode
 from research.speech.error_rates import ErrorCounts, count_errors
-from research.speech.features import LogMel, log_mel, normalise_features, stack_frames
+from research.speech.features import log_mel, normalise_features, stack_frames
+from research.speech.log_mel_config import LogMel
+from research.speech.spec_augment import spec_augment
 from research.train import State, TrainStep, init_state, make_train_step
 
 

@@ -253,3 +253,66 @@ def test_a_wrong_checksum_of_an_archive(
         fetch("cifar10", tmp_path, retries=0)
     assert "wrong checksum" in str(caught.value)
     assert tree(tmp_path) == {}
+
+
+CHAPTER = {
+    "84/1/84-1.trans.txt": b"84-1-0000 GO\n",
+    "84/1/84-1-0000.flac": b"sound",
+    "174/2/174-2.trans.txt": b"174-2-0000 DO\n",
+    "174/2/174-2-0000.flac": b"other sound",
+}
+
+
+@pytest.fixture
+def part(server: Server, monkeypatch: pytest.MonkeyPatch) -> Download:
+    """`dev-clean`, made of two chapters, beside which the archive has another part."""
+
+    def other_part(tar: tarfile.TarFile) -> None:
+        add(tar, "LibriSpeech/test-clean/1/1/1-1.trans.txt", b"1-1-0000 NO")
+        add(tar, "LibriSpeech/SPEAKERS.TXT", b"not wanted")
+
+    archive = pack(CHAPTER, other_part, folder="LibriSpeech/dev-clean")
+    tiny = replace(
+        downloads()["dev-clean"],
+        addresses=(f"{server.url}/dev-clean.tar.gz",),
+        archive_sha256=sha256(archive),
+    )
+    monkeypatch.setitem(downloads(), "dev-clean", tiny)
+    server.contents["/dev-clean.tar.gz"] = archive
+    return tiny
+
+
+def test_a_tree_of_files_is_unpacked_as_it_is(tmp_path: Path, server: Server, part: Download):
+    folder = tmp_path / part.folder
+    expected = {**CHAPTER, "notes.txt": b"not wanted"}
+    assert fetch("dev-clean", tmp_path) == Fetched(folder, kept=0, new=5)
+    record = tree(folder).pop(RECORD_NAME).decode()
+    assert {*record.splitlines()} == {f"{sha256(x)}  {name}" for name, x in expected.items()}
+    assert {k: v for k, v in tree(folder).items() if k != RECORD_NAME} == expected
+    assert {path.name for path in (tmp_path / "LibriSpeech").iterdir()} == {"dev-clean"}
+    server.requests.clear()
+    assert fetch("dev-clean", tmp_path) == Fetched(folder, kept=5, new=0)
+    assert server.requests == []
+
+
+def test_a_tree_is_mended(tmp_path: Path, server: Server, part: Download):
+    folder = tmp_path / part.folder
+    fetch("dev-clean", tmp_path)
+    before = tree(folder)
+    (folder / "84/1/84-1-0000.flac").write_bytes(b"damaged")
+    (folder / "174/2/174-2.trans.txt").unlink()
+    (folder / "174/2/174-2-0000.flac").unlink()
+    (folder / "174/2").rmdir()
+    assert fetch("dev-clean", tmp_path) == Fetched(folder, kept=2, new=3)
+    assert tree(folder) == before
+
+
+def test_a_tree_of_another_part_is_refused(tmp_path: Path, server: Server, part: Download):
+    del part
+    archive = pack(CHAPTER, folder="LibriSpeech/dev-other")
+    wrong = replace(downloads()["dev-clean"], archive_sha256=sha256(archive))
+    downloads()["dev-clean"] = wrong
+    server.contents["/dev-clean.tar.gz"] = archive
+    with pytest.raises(DataError, match="in a folder named LibriSpeech/dev-clean; there are none"):
+        fetch("dev-clean", tmp_path)
+    assert tree(tmp_path) == {}

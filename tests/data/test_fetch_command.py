@@ -222,7 +222,8 @@ def test_committed_checksums_name_every_published_file() -> None:
         checksums = list(downloads()[name].files.values())
         assert all(re.fullmatch("[0-9a-f]{64}", checksum or "") for checksum in checksums)
         assert len(set(checksums)) == len(checksums)
-    assert re.fullmatch("[0-9a-f]{64}", downloads()["cifar10"].archive_sha256 or "")
+    for name in ("cifar10", "dev-clean", "test-clean", "train-clean-100"):
+        assert re.fullmatch("[0-9a-f]{64}", downloads()[name].archive_sha256 or "")
 
 
 @pytest.mark.data
