@@ -21,6 +21,8 @@ _NAMES = {
     "nesterov": "Nesterov", "radam": "RAdam", "rmsprop": "RMSprop", "rprop": "Rprop", "sgd": "SGD",
     "soap": "SOAP", "cnn": "CNN", "gru": "GRU", "lenet": "LeNet", "mlp": "MLP", "vit": "ViT",
     "bilstm": "Bidirectional LSTM", "conv_attention": "Convolution + attention",
+    "conformer": "Conformer", "convolved_keys": "Convolved-key Transformer",
+    "deep_speech2": "Deep Speech 2", "separable_conv": "Separable convolutions",
 }  # fmt: skip
 
 
