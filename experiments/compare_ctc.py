@@ -8,7 +8,6 @@ are tested on strings of speakers that appear in no training string.
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -28,12 +27,7 @@ from research.data.spoken_digits import (
     split_speakers,
 )
 from research.errors import ConfigError
-from research.models.bilstm_encoder import BiLSTMEncoder
-from research.models.conformer import Conformer
-from research.models.conv_attention_encoder import ConvAttentionEncoder
-from research.models.convolved_key_transformer import ConvolvedKeyTransformer
-from research.models.deep_speech2 import DeepSpeech2
-from research.models.separable_conv_encoder import SeparableConvEncoder
+from research.models.encoders import ENCODERS
 from research.progress import Progress, show_progress
 from research.report import build_report
 from research.runlog import Run, open_run
@@ -48,14 +42,6 @@ from research.speech.recogniser import (
 from research.sweep import Trial, run_trials
 from research.train import Diverged, State, fit
 
-ENCODERS: Mapping[str, Callable[..., Any]] = {
-    "bilstm": BiLSTMEncoder,
-    "conv_attention": ConvAttentionEncoder,
-    "separable_conv": SeparableConvEncoder,
-    "deep_speech2": DeepSpeech2,
-    "conformer": Conformer,
-    "convolved_keys": ConvolvedKeyTransformer,
-}
 DIGITS = tuple("0123456789")
 CLASSES = 1 + len(DIGITS)  # class 0 is the CTC blank
 # One frame of logits for so many of log-mel features, whichever the encoder: those that do not

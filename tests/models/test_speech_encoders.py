@@ -1,17 +1,20 @@
 """Speech encoders: padding never leaks, gradients reach everything, lengths fit, layers predict."""
 
+from typing import get_args, get_type_hints
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from kernel_matrix import compiled_in_haste
 
-from experiments.compare_ctc import ENCODERS as REGISTERED
+from experiments.compare_ctc import Config
 from research.models.bilstm_encoder import BiLSTMEncoder
 from research.models.conformer import Conformer
 from research.models.conv_attention_encoder import ConvAttentionEncoder
 from research.models.convolved_key_transformer import ConvolvedKeyTransformer
 from research.models.deep_speech2 import DeepSpeech2
+from research.models.encoders import ENCODERS as REGISTERED
 from research.models.separable_conv_encoder import SeparableConvEncoder
 from research.objectives.ctc_auxiliary import self_conditioned_ctc
 
@@ -185,6 +188,6 @@ def test_layers_that_cannot_predict_are_refused(wrong):
 
 
 def test_what_can_be_compared_is_tested():
-    kinds = {getattr(make, "func", make) for make in REGISTERED.values()}
-    assert kinds == {type(model) for model in ENCODERS.values()}
-    assert set(REGISTERED) == set(ENCODERS)
+    assert {name: type(model) for name, model in ENCODERS.items()} == REGISTERED
+    (choices,) = get_args(get_type_hints(Config)["encoders"])[:1]
+    assert set(get_args(choices)) == set(ENCODERS)

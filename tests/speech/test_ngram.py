@@ -197,8 +197,10 @@ def test_beam_search_follows_the_model_where_the_sound_hardly_decides():
     """After a comes b, after b comes a; the second label sounds a little more like the first."""
     model = train_ngram(["ab", "ba", "ab", "ba"], 2)
     automaton = label_automaton(model, ["", "a", "b"])
-    a, b, blank = [0.1, 0.8, 0.1], [0.1, 0.1, 0.8], [0.8, 0.1, 0.1]
-    logits = jnp.log(jnp.array([[a, blank, [0.1, 0.5, 0.4]], [b, blank, [0.1, 0.4, 0.5]]]))
+    blank, a, b = (0.94 * jnp.eye(3) + 0.02)[:, None]
+    like_a, like_b = jnp.array([[0.02, 0.53, 0.45]]), jnp.array([[0.02, 0.45, 0.53]])
+    sounds = [jnp.concatenate(row) for row in ((a, blank, like_a), (b, blank, like_b))]
+    logits = jnp.log(jnp.stack(sounds))
     with compiled_in_haste():
         informed = beam_search(logits, jnp.array([3, 3]), width=4, automaton=automaton)
         alone = beam_search(logits, jnp.array([3, 3]), width=4)
