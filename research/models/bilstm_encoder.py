@@ -1,5 +1,8 @@
 """A deep bidirectional LSTM over speech frames. Axes: B batch, T frames, F features, K classes."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
@@ -8,7 +11,7 @@ from research.models.recurrent import BothDirections
 from research.models.speech_encoder import CTCHead, mask_frames
 from research.objectives.ctc_terms import Outputs
 
-GRAVES_2013 = {"width": 250, "layers": 5}
+GRAVES_2013: Mapping[str, Any] = {"width": 250, "layers": 5}
 """The network "CTC-5l-250h" of Graves et al. 2013, there with peepholes and weight noise."""
 
 

@@ -9,7 +9,7 @@ import pytest
 from kernel_matrix import compiled_in_haste
 
 from experiments.compare_ctc import Config
-from research.models.bilstm_encoder import BiLSTMEncoder
+from research.models.bilstm_encoder import GRAVES_2013, BiLSTMEncoder
 from research.models.conformer import Conformer
 from research.models.conv_attention_encoder import ConvAttentionEncoder
 from research.models.convolved_key_transformer import ConvolvedKeyTransformer
@@ -25,8 +25,8 @@ ENCODERS = {
     "deep_speech2": DeepSpeech2(
         classes=5, channels=(2, 3), sizes=((3, 3), (5, 3)), width=6, layers=2
     ),
-    "conformer": Conformer(classes=5, width=8, layers=2, heads=2, size=3),
-    "convolved_keys": ConvolvedKeyTransformer(classes=5, width=8, layers=2, heads=2, size=3),
+    "conformer": Conformer(classes=5, width=8, layers=1, heads=2, size=3),
+    "convolved_keys": ConvolvedKeyTransformer(classes=5, width=8, layers=1, heads=2, size=3),
 }
 LENGTHS = jnp.array([27, 14])
 BINS = 6
@@ -149,22 +149,28 @@ def test_bfloat16_is_near_float32_and_gives_float32_logits(tried):
 
 def test_layers_between_predict_with_the_weights_of_the_last(tried):
     """Predicting changes nothing else; conditioning on it does."""
-    plain = tried.model.clone(intermediate=(1,))
+    blocks = "conv_blocks" if isinstance(tried.model, ConvAttentionEncoder) else "layers"
+    last = tried.model.clone(**{blocks: 2})
+    plain = last.clone(intermediate=(1,))
     model = plain.clone(self_conditioned=True)
     params = random_parameters(model, tried.features, LENGTHS)
     lengths, labels = model.output_lengths(LENGTHS), jnp.array([[1, 2], [3, 0]])
 
     @jax.jit
     def run(params):
-        params = {"params": params}
-        ours = plain.apply(params, tried.features, LENGTHS)
-        conditioned = model.apply(params, tried.features, LENGTHS)
+        alone, ours, conditioned = (
+            which.apply({"params": params}, tried.features, LENGTHS)
+            for which in (last, plain, model)
+        )
         paddings = jnp.array([[0, 0], [0, 1]])
-        loss = self_conditioned_ctc(conditioned, lengths, labels, paddings)
-        return ours, conditioned, loss
+        return (
+            alone,
+            ours,
+            conditioned,
+            self_conditioned_ctc(conditioned, lengths, labels, paddings),
+        )
 
-    ours, conditioned, loss = run(params)
-    alone = tried.apply(params, tried.features, LENGTHS)
+    alone, ours, conditioned, loss = run(params)
     assert jnp.isfinite(loss)
     assert tried.difference(ours.logits, alone) < 1e-5
     assert tried.difference(conditioned.intermediate[0], ours.intermediate[0]) < 1e-5
@@ -185,6 +191,14 @@ def test_layers_that_cannot_predict_are_refused(wrong):
     model = ENCODERS["bilstm"].clone(**wrong)
     with pytest.raises(ValueError, match="intermediate"):
         jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 3, 2)), jnp.array([3]))
+
+
+def test_the_deep_lstm_of_2013_has_its_parameters():
+    """Graves, Mohamed, Hinton, table 1: CTC-5l-250h has 6.8 million weights, on 123 features."""
+    model = BiLSTMEncoder(classes=62, **GRAVES_2013)
+    x = jnp.zeros((1, 3, 123))
+    shapes = jax.eval_shape(model.init, jax.random.key(0), x, jnp.array([3]))
+    assert round(sum(leaf.size for leaf in jax.tree.leaves(shapes)) / 1e6, 1) == 6.8
 
 
 def test_what_can_be_compared_is_tested():
