@@ -9,7 +9,6 @@ are tested on strings of speakers that appear in no training string.
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -29,8 +28,7 @@ from research.data.spoken_digits import (
     split_speakers,
 )
 from research.errors import ConfigError
-from research.models.bilstm_encoder import BiLSTMEncoder
-from research.models.conv_attention_encoder import ConvAttentionEncoder
+from research.models.encoders import ENCODERS
 from research.progress import Progress, show_progress
 from research.report import build_report
 from research.runlog import Run, open_run
@@ -45,12 +43,11 @@ from research.speech.recogniser import (
 from research.sweep import Trial, run_trials
 from research.train import Diverged, State, fit
 
-ENCODERS: Mapping[str, Callable[..., Any]] = {
-    "bilstm": BiLSTMEncoder,
-    "conv_attention": ConvAttentionEncoder,
-}
 DIGITS = tuple("0123456789")
 CLASSES = 1 + len(DIGITS)  # class 0 is the CTC blank
+# One frame of logits for so many of log-mel features, whichever the encoder: those that do not
+# subsample see so many of them stacked.
+LOG_MEL_PER_LOGITS = 4
 EACH_SPEAKER = "each"
 
 # Strings for validation and test come from streams that no training seed uses.
@@ -69,7 +66,17 @@ class Config:
 
     data: Literal["auto", "fsdd", "espeak"] = "auto"
     """Recordings: the Free Spoken Digit Dataset, espeak-ng voices, or the first if it is there."""
-    encoders: tuple[Literal["bilstm", "conv_attention"], ...] = ("conv_attention", "bilstm")
+    encoders: tuple[
+        Literal[
+            "bilstm",
+            "conv_attention",
+            "separable_conv",
+            "deep_speech2",
+            "conformer",
+            "convolved_keys",
+        ],
+        ...,
+    ] = ("conv_attention", "bilstm")
     """Encoders to train."""
     test_speakers: tuple[str, ...] = ()
     """Speakers to hold out, one training each; "each" alone takes all of FSDD's in turn. By default
@@ -200,7 +207,13 @@ def make_strings(
     )
 
 
-def make_encoder_recogniser(name: str, front_end: FrontEnd, config: Config) -> Recogniser:
+def make_encoder(name: str) -> tuple[Any, FrontEnd]:
+    """An encoder and the front end that goes with it."""
+    encoder = ENCODERS[name](classes=CLASSES)
+    return encoder, FrontEnd(stack=LOG_MEL_PER_LOGITS // encoder.subsampling)
+
+
+def make_encoder_recogniser(encoder: Any, front_end: FrontEnd, config: Config) -> Recogniser:
     """The recogniser of an encoder under the configuration's optimizer."""
     entry = _find(config.optimizer)
     hyperparameters = {"learning_rate": config.learning_rate}
@@ -208,7 +221,6 @@ def make_encoder_recogniser(name: str, front_end: FrontEnd, config: Config) -> R
         hyperparameters["weight_decay"] = config.weight_decay
     optimizer = optimizers.build_scheduled(entry, hyperparameters, config.schedule, config.steps)
     optimizer = optax.chain(optax.clip_by_global_norm(config.clip_norm), optimizer)
-    encoder = ENCODERS[name](classes=CLASSES)
     return make_recogniser(encoder, front_end, optimizer, augment=config.augment)
 
 
@@ -301,7 +313,6 @@ def run(recipe: str, config: Config, options: Options) -> Path:
     folds = make_folds(recordings, config.test_speakers)
     names = tuple(fold.name for fold in folds)
     resolved = dataclasses.replace(config, data=recordings.name, test_speakers=names)
-    front_end = FrontEnd()
     total = len(config.encoders) * len(folds) * len(config.seeds) * config.steps
     with (
         open_run(
@@ -319,11 +330,12 @@ def run(recipe: str, config: Config, options: Options) -> Path:
         ) as run_,
         show_progress("Comparing CTC encoders", total) as progress,
     ):
-        for encoder in config.encoders:
+        for name in config.encoders:
+            encoder, front_end = make_encoder(name)
             recogniser = make_encoder_recogniser(encoder, front_end, config)
             for fold in folds:
 
-                def execute(trial, recogniser=recogniser, fold=fold):
+                def execute(trial, recogniser=recogniser, front_end=front_end, fold=fold):
                     return train_trial(
                         trial,
                         recogniser,
@@ -337,13 +349,13 @@ def run(recipe: str, config: Config, options: Options) -> Path:
 
                 batch = make_strings(recordings, fold.split.train, config, stream=0, step=0, size=1)
                 settings = {
-                    "encoder": encoder,
+                    "encoder": name,
                     "test_speaker": fold.name,
                     "parameters": count_parameters(recogniser, batch),
                 }
                 trials = [
                     Trial(
-                        f"{encoder}/{fold.name.replace(' ', '-')}/seed-{seed}",
+                        f"{name}/{fold.name.replace(' ', '-')}/seed-{seed}",
                         settings | {"seed": seed},
                         config.steps,
                     )

@@ -3,47 +3,17 @@
 Axes: B batch, T frames, F features, D width, K classes.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 import kernels
-
-
-class DepthwiseConv(nn.Module):
-    """One filter per channel along time: y[t, d] = sum_w x[t + w - W // 2, d] f[w, d]."""
-
-    size: int
-    convolve: Callable = kernels.depthwise_conv1d
-
-    @nn.compact
-    def __call__(self, x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-        """Filter every channel; frames beyond both ends count as zero."""
-        shape = (self.size, x_BTD.shape[2])
-        filters = self.param("filters", nn.initializers.normal(self.size**-0.5), shape)
-        before = self.size // 2
-        return self.convolve(x_BTD, filters, padding=(before, self.size - 1 - before))
-
-
-class ConvBlock(nn.Module):
-    """x + W2 silu(W1 depthwise(norm(x))), with an inner width of twice the outer."""
-
-    size: int
-    dropout: float
-    convolve: Callable = kernels.depthwise_conv1d
-
-    @nn.compact
-    def __call__(
-        self, x: Float[Array, "B T D"], valid: Bool[Array, "B T"], deterministic: bool
-    ) -> Float[Array, "B T D"]:
-        """Padded frames enter the convolution as zero, as those beyond the ends do."""
-        width = x.shape[-1]
-        y = nn.LayerNorm()(x) * valid[:, :, None]
-        y = DepthwiseConv(self.size, self.convolve)(y)
-        y = nn.Dense(width)(nn.silu(nn.Dense(2 * width)(y)))
-        return x + nn.Dropout(self.dropout)(y, deterministic=deterministic)
+from research.models.separable_conv import SeparableBlock
+from research.models.speech_encoder import CTCHead, mask_frames
+from research.objectives.ctc_terms import Outputs
 
 
 class AttentionBlock(nn.Module):
@@ -51,14 +21,18 @@ class AttentionBlock(nn.Module):
 
     heads: int
     dropout: float
+    dtype: jnp.dtype | None = None
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "B T D"], valid: Bool[Array, "B T"], deterministic: bool
+        self, x: Float[Array, "B T D"], lengths: Int[Array, " B"], deterministic: bool
     ) -> Float[Array, "B T D"]:
         """Add what the heads gather."""
-        attention = nn.MultiHeadDotProductAttention(num_heads=self.heads)
-        y = attention(nn.LayerNorm()(x), mask=valid[:, None, None, :])
+        attend = functools.partial(kernels.attention_fn, key_value_seq_lengths=lengths)
+        attention = nn.MultiHeadDotProductAttention(
+            num_heads=self.heads, attention_fn=attend, dtype=self.dtype
+        )
+        y = attention(nn.LayerNorm(dtype=self.dtype)(x))
         return x + nn.Dropout(self.dropout)(y, deterministic=deterministic)
 
 
@@ -67,12 +41,25 @@ class ConvAttentionEncoder(nn.Module):
 
     The convolutions carry the order of frames, so attention needs no position of its own.
 
+    Attributes:
+        classes: K, the blank among them.
+        width: D, a multiple of ``heads``.
+        size: taps of the depthwise filters.
+        conv_blocks: convolution blocks.
+        heads: of the attention.
+        dropout: rate after each block.
+        intermediate: convolution blocks, counted from 1, that predict too: see ``CTCHead``.
+        self_conditioned: whether later blocks know these predictions.
+        convolve: in place of ``kernels.depthwise_conv1d``, for comparison.
+        dtype: of the computation; parameters and logits are float32.
+
     Example:
         >>> import jax, jax.numpy as jnp
         >>> features, lengths = jnp.zeros((2, 9, 5)), jnp.array([9, 4])
         >>> model = ConvAttentionEncoder(classes=11, width=8, conv_blocks=2)
-        >>> params = model.init(jax.random.key(0), features, lengths)["params"]
-        >>> model.apply({"params": params}, features, lengths).shape
+        >>> key = jax.random.key(0)
+        >>> logits, params = jax.eval_shape(model.init_with_output, key, features, lengths)
+        >>> logits.shape
         (2, 9, 11)
 
     Source: the separable blocks follow Kriman et al., "QuartzNet", ICASSP 2020; convolution beside
@@ -85,7 +72,19 @@ class ConvAttentionEncoder(nn.Module):
     conv_blocks: int = 4
     heads: int = 4
     dropout: float = 0.2
+    intermediate: tuple[int, ...] = ()
+    self_conditioned: bool = False
     convolve: Callable = kernels.depthwise_conv1d
+    dtype: jnp.dtype | None = None
+
+    @property
+    def subsampling(self) -> int:
+        """Feature frames for each frame of logits."""
+        return 1
+
+    def output_lengths(self, lengths: Int[Array, " B"]) -> Int[Array, " B"]:
+        """How many frames of logits are valid."""
+        return lengths
 
     @nn.compact
     def __call__(
@@ -94,12 +93,15 @@ class ConvAttentionEncoder(nn.Module):
         lengths: Int[Array, " B"],
         *,
         deterministic: bool = True,
-    ) -> Float[Array, "B T K"]:
+    ) -> Outputs:
         """Logits of each frame; those of padded frames mean nothing."""
-        valid = jnp.arange(features.shape[1])[None, :] < lengths[:, None]
-        x = nn.Dense(self.width)(features)
-        for block in range(self.conv_blocks):
-            if block == self.conv_blocks - 1:
-                x = AttentionBlock(self.heads, self.dropout)(x, valid, deterministic)
-            x = ConvBlock(self.size, self.dropout, self.convolve)(x, valid, deterministic)
-        return nn.Dense(self.classes)(nn.LayerNorm()(x))
+        x = nn.Dense(self.width, dtype=self.dtype)(mask_frames(features, lengths))
+        head = CTCHead(self.classes, self.conv_blocks, self.intermediate, self.self_conditioned)
+        between = ()
+        for layer in range(1, self.conv_blocks + 1):
+            if layer == self.conv_blocks:
+                x = AttentionBlock(self.heads, self.dropout, self.dtype)(x, lengths, deterministic)
+            block = SeparableBlock(self.size, self.dropout, self.convolve, self.dtype)
+            x = block(x, lengths, deterministic)
+            x, between = head.after(layer, x, between)
+        return head.output(x, between)

@@ -31,6 +31,8 @@ _NAMES = {
     "wsd": "warm-up, stable, decay", "warmup_cosine": "warm-up and cosine",
     "warmup_linear": "warm-up and linear",
     "bilstm": "Bidirectional LSTM", "conv_attention": "Convolution + attention",
+    "conformer": "Conformer", "convolved_keys": "Convolved-key Transformer",
+    "deep_speech2": "Deep Speech 2", "separable_conv": "Separable convolutions",
 }  # fmt: skip
 # As people write them inside the names of workloads.
 _WORDS = {

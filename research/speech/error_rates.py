@@ -93,6 +93,37 @@ def error_rate(counts: Sequence[ErrorCounts]) -> float:
     return sum(ErrorCounts(*count).errors for count in counts) / total
 
 
+def correct_symbols(
+    references: Sequence[Sequence[Hashable]], hypotheses: Sequence[Sequence[Hashable]]
+) -> list[list[bool]]:
+    """Whether each symbol of the hypotheses is right: matched by the alignment of fewest edits.
+
+    Args:
+        references: what was said, one sequence of symbols an utterance.
+        hypotheses: what was recognised, as many.
+
+    Returns:
+        One truth value for each hypothesis symbol. Where several alignments are equally short,
+        jiwer's choice decides.
+
+    Raises:
+        DataError: not as many hypotheses as references.
+
+    Example:
+        >>> correct_symbols(["abc"], ["axbc"])
+        [[True, False, True, True]]
+    """
+    found = []
+    for hypothesis, chunks in zip(hypotheses, _alignments(references, hypotheses), strict=True):
+        right = [False] * len(hypothesis)
+        for chunk in chunks:
+            if chunk.type == "equal":
+                matched = range(chunk.hyp_start_idx, chunk.hyp_end_idx)
+                right[matched.start : matched.stop] = [True] * len(matched)
+        found.append(right)
+    return found
+
+
 def confusion_counts(
     references: Sequence[Sequence[Hashable]],
     hypotheses: Sequence[Sequence[Hashable]],

@@ -69,12 +69,14 @@ class Recogniser(NamedTuple):
     """Jitted functions of one encoder and one optimizer.
 
     ``init(key, batch)`` -> State; ``step(state, batch, key)`` -> (State, metrics), which consumes
-    the state; ``evaluate(params, batch)`` -> Output.
+    the state; ``evaluate(params, batch)`` -> Output, with the valid frames of the logits, which are
+    ``frame_seconds`` apart.
     """
 
     init: Callable[[Array, StringBatch], State]
     step: TrainStep
     evaluate: Callable[[Any, StringBatch], Output]
+    frame_seconds: float
 
 
 def make_recogniser(
@@ -87,7 +89,8 @@ def make_recogniser(
     """Put front end, encoder, CTC objective and optimizer together.
 
     Args:
-        encoder: a Linen module from (features, lengths, deterministic=...) to logits.
+        encoder: a Linen module from (features, lengths, deterministic=...) to logits; see
+            ``research.models.speech_encoder``.
         front_end: from waveforms to features.
         optimizer: an optax transformation.
         augment: random changes in training, any of "gain", "noise" and "mask" (SpecAugment).
@@ -112,7 +115,7 @@ def make_recogniser(
         inputs, frames = features(batch, augment_key)
         rngs = {"dropout": dropout_key}
         logits = encoder.apply({"params": params}, inputs, frames, deterministic=False, rngs=rngs)
-        return logits, frames
+        return logits, encoder.output_lengths(frames)
 
     def objective(outputs, batch):
         logits, frames = outputs
@@ -121,6 +124,7 @@ def make_recogniser(
     def evaluate(params, batch):
         inputs, frames = front_end(batch.waveforms, batch.lengths)
         logits = encoder.apply({"params": params}, inputs, frames)
+        frames = encoder.output_lengths(frames)
         return Output(logits, frames, objective((logits, frames), batch))
 
     def init(key, batch):
@@ -132,6 +136,7 @@ def make_recogniser(
         init=jax.jit(init),
         step=jax.jit(step, donate_argnums=0),
         evaluate=jax.jit(evaluate),
+        frame_seconds=encoder.subsampling * front_end.frame_seconds,
     )
 
 
@@ -205,7 +210,7 @@ def example_arrays(
     arrays: dict[str, np.ndarray] = {
         "sample_rate": np.array(mel.sample_rate),
         "hop_seconds": np.array(mel.hop_seconds),
-        "frame_seconds": np.array(front_end.frame_seconds),
+        "frame_seconds": np.array(recogniser.frame_seconds),
     }
     for i in range(min(count, len(labels))):
         posteriors = log_posteriors[i, : int(frames[i])]

@@ -83,6 +83,22 @@ def test_examples_fit_together(finished):
     assert collapsed == arrays["labels_0"].tolist()
 
 
+def test_logits_of_every_encoder_are_equally_far_apart(tone_digits):
+    recordings = load_spoken_digits("fsdd", tone_digits)
+    (fold,) = make_folds(recordings, ())
+    batch = compare_ctc.make_strings(recordings, fold.split.train, TINY, stream=1, step=0, size=2)
+    shapes, seconds = set(), set()
+    for name in compare_ctc.ENCODERS:
+        encoder, front_end = compare_ctc.make_encoder(name)
+        recogniser = compare_ctc.make_encoder_recogniser(encoder, front_end, TINY)
+        params = jax.eval_shape(recogniser.init, jax.random.key(0), batch).params
+        output = jax.eval_shape(recogniser.evaluate, params, batch)
+        shapes.add(output.logits.shape)
+        seconds.add(recogniser.frame_seconds)
+    assert len(shapes) == len(seconds) == 1
+    assert seconds.pop() == pytest.approx(0.04)
+
+
 def test_resumed_from_a_checkpoint_it_ends_with_the_same_bits(
     finished, tmp_path, tone_digits, monkeypatch
 ):
