@@ -29,34 +29,57 @@ class LayerNorm(nn.LayerNorm):
     use_fast_variance: bool = False
 
 
-class BatchNorm(nn.Module):
-    """(x - mean) / sqrt(variance + 1e-5) scale + bias with the statistics of the checkpoint.
+class NormParameters(nn.Module):
+    """Scale and bias of a layer norm, for an operation that computes it."""
 
-    They are in the collection ``batch_stats`` and never change: fine-tuning keeps them.
-    """
+    features: int
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B T I"]) -> Float[Array, "B T I"]:
-        """Normalise every channel."""
-        scale, bias, mean, variance = batch_norm_of(self, x.shape[-1])
-        rate = scale * jax.lax.rsqrt(variance + 1e-5)
-        return (x - mean[None, None]) * rate[None, None] + bias[None, None]
+    def __call__(self) -> tuple[Float[Array, " I"], Float[Array, " I"]]:
+        """One of each per channel."""
+        scale = self.param("scale", nn.initializers.ones, (self.features,))
+        return scale, self.param("bias", nn.initializers.zeros, (self.features,))
 
 
-def batch_norm_of(module: nn.Module, channels: int) -> tuple[Array, Array, Array, Array]:
-    """Scale, bias, mean and variance of a batch norm whose statistics are fixed, (channels,) each.
+class BatchNormParameters(nn.Module):
+    """Scale, bias, mean and variance of a batch norm, for an operation that computes it.
 
-    For a module that leaves the arithmetic to a fused operation.
+    The statistics are in the collection ``batch_stats`` and never change: fine-tuning keeps those
+    of the checkpoint.
     """
-    scale = module.param("scale", nn.initializers.ones, (channels,))
-    bias = module.param("bias", nn.initializers.zeros, (channels,))
-    mean = module.variable("batch_stats", "mean", jnp.zeros, (channels,))
-    variance = module.variable("batch_stats", "variance", jnp.ones, (channels,))
-    return scale, bias, mean.value, variance.value
+
+    features: int
+
+    @nn.compact
+    def __call__(self) -> tuple[Array, Array, Array, Array]:
+        """One of each per channel, (I,)."""
+        shape = (self.features,)
+        scale = self.param("scale", nn.initializers.ones, shape)
+        bias = self.param("bias", nn.initializers.zeros, shape)
+        mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
+        variance = self.variable("batch_stats", "variance", jnp.ones, shape)
+        return scale, bias, mean.value, variance.value
+
+
+class DepthwiseFilters(nn.Module):
+    """The parameters of a depthwise convolution, for the fused operation."""
+
+    features: int
+    width: int
+    use_bias: bool
+
+    @nn.compact
+    def __call__(self) -> tuple[Float[Array, "W I"], Float[Array, " I"] | None]:
+        """Filters and bias."""
+        init = nn.initializers.normal(self.width**-0.5)
+        filters = self.param("channel_filters", init, (self.width, self.features))
+        if not self.use_bias:
+            return filters, None
+        return filters, self.param("bias", nn.initializers.zeros, (self.features,))
 
 
 class Conv1d(nn.Module):
-    """y[t, o] = bias[o] + sum_wi x[t stride + w - left, i] filters[w, i, o], in groups of channels."""
+    """y[t, o] = bias[o] + sum_wi x[t stride + w - left, i] filters[w, i, o], i in o's group."""
 
     features: int
     width: int = 1
@@ -135,7 +158,9 @@ def zero_beyond(x: Float[Array, "B T I"], frames: Int[Array, " B"]) -> Float[Arr
 
 
 def mask_latents(
-    x: Float[Array, "B T I"], masked: Bool[Array, "B T"] | None, embedding: Float[Array, " I"] | None
+    x: Float[Array, "B T I"],
+    masked: Bool[Array, "B T"] | None,
+    embedding: Float[Array, " I"] | None,
 ) -> Float[Array, "B T I"]:
     """Put the learned embedding in place of masked frames (SpecAugment on latent features).
 
@@ -176,3 +201,21 @@ def sinusoids(frames: int, width: int) -> Float[np.ndarray, "R D"]:
     offsets = np.arange(frames - 1, -frames, -1, dtype=np.float64)
     angles = offsets[:, None] * 10000.0 ** (-np.arange(0, width, 2) / width)[None, :]
     return np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(len(offsets), -1)
+
+
+def batch_norm(
+    x: Float[Array, "B T I"],
+    scale: Float[Array, " I"],
+    bias: Float[Array, " I"],
+    mean: Float[Array, " I"],
+    variance: Float[Array, " I"],
+) -> Float[Array, "B T I"]:
+    """(x - mean) / sqrt(variance + 1e-5) scale + bias, with given statistics.
+
+    Example:
+        >>> one, zero = jnp.ones(1), jnp.zeros(1)
+        >>> batch_norm(jnp.full((1, 1, 1), 3.0), one, zero, one, 4 * one).round(3).item()
+        1.0
+    """
+    rate = scale * jax.lax.rsqrt(variance + 1e-5)
+    return (x - mean[None, None]) * rate[None, None] + bias[None, None]

@@ -6,16 +6,16 @@ Axes: B batch, T frames, F mel bins, C channels, D width, N heads, K classes, R 
 from dataclasses import dataclass, field
 
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 import kernels
 from research.models.checkpoint_layers import (
+    BatchNormParameters,
     Conv1d,
+    DepthwiseFilters,
     FeedForward,
     LayerNorm,
-    batch_norm_of,
     heads_of,
     sinusoids,
     zero_beyond,
@@ -182,7 +182,7 @@ class ConvolutionModule(nn.Module):
         filters, bias = DepthwiseFilters(
             width, c.conv_kernel_size, c.convolution_bias, name="depthwise_conv"
         )()
-        scale, offset, mean, variance = Statistics(width, name="norm")()
+        scale, offset, mean, variance = BatchNormParameters(width, name="norm")()
         x = kernels.conformer_convolution(
             gated,
             filters,
@@ -195,34 +195,6 @@ class ConvolutionModule(nn.Module):
             lengths=frames,
         )
         return Conv1d(width, use_bias=c.convolution_bias, name="pointwise_conv2")(x)
-
-
-class DepthwiseFilters(nn.Module):
-    """The parameters of a depthwise convolution, for the fused operation."""
-
-    features: int
-    width: int
-    use_bias: bool
-
-    @nn.compact
-    def __call__(self) -> tuple[Float[Array, "W D"], Float[Array, " D"] | None]:
-        """Filters and bias."""
-        init = nn.initializers.normal(self.width**-0.5)
-        filters = self.param("channel_filters", init, (self.width, self.features))
-        if not self.use_bias:
-            return filters, None
-        return filters, self.param("bias", nn.initializers.zeros, (self.features,))
-
-
-class Statistics(nn.Module):
-    """The parameters of a batch norm, for the fused operation."""
-
-    features: int
-
-    @nn.compact
-    def __call__(self) -> tuple[Array, Array, Array, Array]:
-        """Scale, offset, mean and variance, (D,) each."""
-        return batch_norm_of(self, self.features)
 
 
 class Block(nn.Module):

@@ -13,10 +13,11 @@ from jaxtyping import Array, Bool, Float, Int
 import kernels
 from research.models.checkpoint_layers import (
     ACTIVATIONS,
-    BatchNorm,
+    BatchNormParameters,
     Conv1d,
     FeedForward,
     LayerNorm,
+    batch_norm,
     heads_of,
     mask_latents,
     zero_beyond,
@@ -103,7 +104,9 @@ class ConvLayer(nn.Module):
         """Filter without padding, then normalise as the configuration says."""
         c, i = self.config, self.layer
         channels = c.conv_dim[i]
-        conv = Conv1d(channels, c.conv_kernel[i], c.conv_stride[i], use_bias=c.conv_bias, name="conv")
+        conv = Conv1d(
+            channels, c.conv_kernel[i], c.conv_stride[i], use_bias=c.conv_bias, name="conv"
+        )
         x = conv(x)
         if c.feat_extract_norm == "layer":
             x = LayerNorm(name="layer_norm")(x)
@@ -139,7 +142,7 @@ class PositionalConvolution(nn.Module):
         c = self.config
         width = c.num_conv_pos_embeddings
         if c.conv_pos_batch_norm:
-            x = BatchNorm(name="batch_norm")(x)
+            x = batch_norm(x, *BatchNormParameters(c.hidden_size, name="batch_norm")())
         conv = Conv1d(
             c.hidden_size,
             width,
@@ -287,7 +290,10 @@ class Wav2Vec2CTC(nn.Module):
         ... )
         >>> model, waveforms, lengths = Wav2Vec2CTC(config), jnp.ones((1, 100)), jnp.array([100])
         >>> params = model.init(jax.random.key(0), waveforms, lengths)["params"]
-        >>> model.apply({"params": params}, waveforms, lengths).shape, config.frames(lengths).tolist()
+        >>> (
+        ...     model.apply({"params": params}, waveforms, lengths).shape,
+        ...     config.frames(lengths).tolist(),
+        ... )
         ((1, 9, 5), [9])
 
     Sources: Baevski, Zhou, Mohamed, Auli, "wav2vec 2.0", NeurIPS 2020; Hsu et al., "HuBERT", 2021;

@@ -1,0 +1,1 @@
+"""Published CTC recognisers: read, run, fine-tuned and written without torch."""

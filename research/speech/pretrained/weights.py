@@ -1,7 +1,7 @@
 """Between the tensors of a published checkpoint and the variables of our models, both ways.
 
-The modules of `research.models` carry the names of the checkpoint, so the path of a parameter is its
-key; only the leaves differ, in name and in the order of their axes (PyTorch has outputs first).
+The modules of `research.models` carry the names of the checkpoint, so the path of a parameter is
+its key; only the leaves differ, in name and in the order of their axes (PyTorch has outputs first).
 """
 
 import re
@@ -116,7 +116,9 @@ def to_tensors(variables: Variables) -> dict[str, np.ndarray]:
     """The tensors of a checkpoint from variables of a model, for `from_tensors` to read again.
 
     Example:
-        >>> sorted(to_tensors({"params": {"layers_0": {"scale": jnp.ones(2), "bias": jnp.ones(2)}}}))
+        >>> sorted(
+        ...     to_tensors({"params": {"layers_0": {"scale": jnp.ones(2), "bias": jnp.ones(2)}}})
+        ... )
         ['layers.0.bias', 'layers.0.weight']
     """
     leaves, _ = jax.tree_util.tree_flatten_with_path(variables)
@@ -156,9 +158,7 @@ def _modern(key: str) -> str:
 
 
 def _check_names(keys: list[str], tensors: Mapping[str, np.ndarray]) -> None:
-    missing = [
-        key for key in keys if key not in tensors and not key.endswith("masked_spec_embed")
-    ]
+    missing = [key for key in keys if key not in tensors and not key.endswith("masked_spec_embed")]
     extra = sorted(
         key
         for key in tensors.keys() - set(keys)
