@@ -1,10 +1,12 @@
 """Log-mel features in JAX.
 
 Axis suffixes: B batch, S samples, T frames, F mel bins, W samples of a frame, K frequency bins.
+
+`LogMel` holds the settings, `research.speech.presets` those of well-known toolkits.
 """
 
-from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -12,203 +14,172 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from research.errors import ConfigError, DataError
+from research.speech.log_mel_config import (
+    FixedNorm,
+    LogMel,
+    UtteranceNorm,
+    mel_filters,
+    window_weights,
+)
 
-_VARIANCE_FLOOR = 1e-5
-
-
-@dataclass(frozen=True)
-class LogMel:
-    """Settings of `log_mel`.
-
-    Attributes:
-        sample_rate: samples per second of the waveforms.
-        n_fft: length of the Fourier transform; frames are padded to it with zeros.
-        window: samples of a frame (25 ms at 8 kHz), weighted by a periodic Hann window.
-        hop: samples between the starts of two frames (10 ms at 8 kHz).
-        n_mels: mel bins F.
-        low_hz: where the lowest filter starts.
-        high_hz: where the highest filter ends; None means half the sample rate.
-        floor: added to the mel power before the logarithm.
-    """
-
-    sample_rate: int = 8000
-    n_fft: int = 256
-    window: int = 200
-    hop: int = 80
-    n_mels: int = 40
-    low_hz: float = 20.0
-    high_hz: float | None = None
-    floor: float = 1e-6
-
-    def __post_init__(self) -> None:
-        """Check that the settings describe a transform."""
-        if min(self.sample_rate, self.hop, self.n_mels) < 1 or not 1 <= self.window <= self.n_fft:
-            raise ConfigError(
-                "LogMel needs sample_rate, hop and n_mels >= 1 and 1 <= window <= n_fft, but got "
-                f"{self.sample_rate}, {self.hop}, {self.n_mels}, {self.window} and {self.n_fft}"
-            )
-        if not 0 <= self.low_hz < self.top_hz <= self.sample_rate / 2:
-            raise ConfigError(
-                f"LogMel needs 0 <= low_hz < high_hz <= {self.sample_rate / 2:g}, but got "
-                f"{self.low_hz:g} and {self.top_hz:g}"
-            )
-        if not self.floor > 0:
-            raise ConfigError(f"LogMel needs floor > 0, but got {self.floor:g}")
-        empty = np.flatnonzero(mel_filters(self).sum(axis=0) == 0)
-        if empty.size:
-            raise ConfigError(
-                f"every mel filter must cover a frequency bin, but {empty.size} of {self.n_mels} "
-                f"(first: {empty[0]}) cover none; use fewer n_mels or a longer n_fft"
-            )
-
-    @property
-    def top_hz(self) -> float:
-        """Where the highest filter ends, in Hz."""
-        return self.sample_rate / 2 if self.high_hz is None else self.high_hz
-
-    @property
-    def hop_seconds(self) -> float:
-        """Seconds between the starts of two frames."""
-        return self.hop / self.sample_rate
-
-
-def hz_to_mel(hz: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
-    """Convert frequency to the HTK mel scale, m = 2595 log10(1 + f / 700).
-
-    Example:
-        >>> round(float(hz_to_mel(np.array(1000.0))), 2)
-        999.99
-    """
-    return 2595.0 * np.log10(1.0 + np.asarray(hz, np.float64) / 700.0)
-
-
-def mel_to_hz(mel: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
-    """Convert the HTK mel scale to frequency, f = 700 (10^(m / 2595) - 1).
-
-    Example:
-        >>> round(float(mel_to_hz(hz_to_mel(np.array(440.0)))), 6)
-        440.0
-    """
-    return 700.0 * (10.0 ** (np.asarray(mel, np.float64) / 2595.0) - 1.0)
-
-
-@lru_cache(maxsize=16)
-def mel_filters(config: LogMel) -> Float[np.ndarray, "K F"]:
-    """Triangular filters with edges equally spaced in mel, each of peak height 1.
-
-    With edges e_0 < ... < e_{F+1} in Hz, filter i at frequency f is
-    max(0, min((f - e_i) / (e_{i+1} - e_i), (e_{i+2} - f) / (e_{i+2} - e_{i+1}))). This equals
-    `librosa.filters.mel(htk=True, norm=None)` transposed.
-
-    Args:
-        config: the settings.
-
-    Returns:
-        Weights, float64, shape (n_fft // 2 + 1, n_mels).
-
-    Example:
-        >>> mel_filters(LogMel()).shape
-        (129, 40)
-    """
-    frequencies = np.linspace(0.0, config.sample_rate / 2, config.n_fft // 2 + 1)[:, None]
-    low, high = hz_to_mel(np.array([config.low_hz, config.top_hz]))
-    edges = mel_to_hz(np.linspace(low, high, config.n_mels + 2))[None, :]
-    rising = (frequencies - edges[:, :-2]) / (edges[:, 1:-1] - edges[:, :-2])
-    falling = (edges[:, 2:] - frequencies) / (edges[:, 2:] - edges[:, 1:-1])
-    filters = np.maximum(0.0, np.minimum(rising, falling))
-    filters.flags.writeable = False  # the cache hands out this very array
-    return filters
+_DEFAULT = LogMel()
 
 
 def log_mel(
     waveforms: Float[Array | np.ndarray, "B S"],
     lengths: Int[Array | np.ndarray, " B"],
-    config: LogMel = LogMel(),
+    config: LogMel = _DEFAULT,
 ) -> tuple[Float[Array, "B T F"], Int[Array, " B"]]:
-    """Compute natural-log mel power features.
+    """Compute log-mel features.
 
-    Frame t holds samples t·hop to t·hop + window - 1 (no centring, no padding), weighted by a
-    periodic Hann window w; with its Fourier transform X and the filters M of `mel_filters`:
+    With frame t of the waveform (see `LogMel.edges`) weighted by the window, its Fourier transform
+    X and the filters M of `mel_filters`, before `dynamic_range` and `norm`:
 
-        features[t, i] = log(sum_k M[k, i] |X[t, k]|² + floor)
+        features[t, i] = log(sum_k M[k, i] |X[t, k]|^power + floor)
 
-    A frame counts as valid when all of its samples are, so padding never leaks into one.
+    Each utterance is treated as if it were alone: what lies beyond its length is never read, and
+    its edges are where its own samples end. `LogMel.frames` says how many frames are valid.
 
     Args:
-        waveforms: samples, float (B, S), S >= window.
+        waveforms: samples, float (B, S).
         lengths: valid samples of each waveform, (B,).
         config: the settings.
 
     Returns:
-        Features, float32 (B, T, F) with T = 1 + (S - window) // hop, zero in padded frames; and
-        the number of valid frames of each, int32 (B,), which is 0 below one window of samples.
+        Features, float32 (B, T, F) with T = config.frames(S), zero in padded frames; and the
+        number of valid frames of each, int32 (B,).
 
     Raises:
-        DataError: the waveforms are not (B, S) or shorter than one window.
+        DataError: the waveforms are not (B, S) or too short for one frame.
 
     Example:
         >>> features, frames = log_mel(jnp.ones((1, 8000)), jnp.array([4000]))
         >>> features.shape, frames.tolist()
         ((1, 98, 40), [48])
     """
-    if waveforms.ndim != 2 or waveforms.shape[1] < config.window:
+    if waveforms.ndim != 2 or config.frames(waveforms.shape[1]) < 1:
+        needed = next(n for n in range(1, config.window + config.hop + 1) if config.frames(n))
         raise DataError(
-            f"waveforms must be (batch, samples) with at least {config.window} samples (one "
-            f"window), but got shape {waveforms.shape}; pad them"
+            f"waveforms must be (batch, samples) with at least {needed} samples (one frame), but "
+            f"got shape {waveforms.shape}; pad them"
         )
     return _log_mel(waveforms, lengths, config)
 
 
 @partial(jax.jit, static_argnames="config")
 def _log_mel(waveforms: Array, lengths: Array, config: LogMel) -> tuple[Array, Array]:
-    frames = 1 + (waveforms.shape[1] - config.window) // config.hop
-    window = 0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(config.window) / config.window)
-    framed_BTW = _frame(waveforms.astype(jnp.float32), frames, config)
-    weighted_BTW = framed_BTW * jnp.asarray(window, jnp.float32)[None, None, :]
+    samples = waveforms.shape[1]
+    lengths = jnp.minimum(lengths.astype(jnp.int32), samples)
+    valid = config.frames(lengths)
+    signal_BS = _masked(waveforms.astype(jnp.float32) * config.scale, lengths)
+    if config.pre_emphasis and config.pre_emphasis_on == "signal":
+        before = jnp.pad(signal_BS[:, :-1], ((0, 0), (1, 0)))
+        signal_BS = _masked(signal_BS - config.pre_emphasis * before, lengths)
+    framed_BTW = _frame(_with_edges(signal_BS, lengths, config), config.frames(samples), config)
+    if config.remove_dc:
+        framed_BTW = framed_BTW - framed_BTW.mean(axis=-1, keepdims=True)
+    if config.pre_emphasis and config.pre_emphasis_on == "frame":
+        before = jnp.concatenate([framed_BTW[..., :1], framed_BTW[..., :-1]], axis=-1)
+        framed_BTW = framed_BTW - config.pre_emphasis * before
+    weighted_BTW = framed_BTW * jnp.asarray(window_weights(config), jnp.float32)[None, None, :]
     spectrum_BTK = jnp.fft.rfft(weighted_BTW, n=config.n_fft)
     power_BTK = spectrum_BTK.real**2 + spectrum_BTK.imag**2
+    if config.power == 1:
+        # The square root has no finite slope at zero.
+        some = power_BTK > 0
+        power_BTK = jnp.where(some, jnp.sqrt(jnp.where(some, power_BTK, 1.0)), 0.0)
     filters_KF = jnp.asarray(mel_filters(config), jnp.float32)
     mel_BTF = jnp.einsum("btk,kf->btf", power_BTK, filters_KF, precision="highest")
-    valid = jnp.maximum(0, 1 + (lengths.astype(jnp.int32) - config.window) // config.hop)
-    valid = jnp.minimum(valid, frames)
-    return _masked(jnp.log(mel_BTF + config.floor), valid), valid
+    return _normed(_log(mel_BTF, valid, config), valid, config), valid
 
 
-def _frame(waveforms: Array, frames: int, config: LogMel) -> Array:
+def _with_edges(signal: Array, lengths: Array, config: LogMel) -> Array:
+    """What frames reach before and after each utterance, around and into the padded signals."""
+    batch = signal.shape[0]
+    lead, trail = config.lead, config.window - config.lead
+    if config.edges in ("snip", "extend", "zero"):
+        return jnp.pad(signal, ((0, 0), (max(lead, 0), trail)))[:, max(-lead, 0) :]
+    outside_before = jnp.broadcast_to(jnp.arange(-max(lead, 0), 0), (batch, max(lead, 0)))
+    outside_after = lengths[:, None] + jnp.arange(trail)[None, :]
+    before = jnp.take_along_axis(signal, _mirrored(outside_before, lengths, config), axis=1)
+    after = jnp.take_along_axis(signal, _mirrored(outside_after, lengths, config), axis=1)
+    extended = jnp.concatenate([before, signal, jnp.zeros((batch, trail))], axis=1)
+    extended = jax.vmap(lambda row, end, values: jax.lax.dynamic_update_slice(row, values, (end,)))(
+        extended, lengths + max(lead, 0), after
+    )
+    return extended[:, max(-lead, 0) :]
+
+
+def _mirrored(positions: Array, lengths: Array, config: LogMel) -> Array:
+    """The sample that is seen at a position outside, in two mirrors that face each other."""
+    lengths = jnp.maximum(lengths, 1)[:, None]
+    doubled = 1 if config.edges == "mirror" else 0  # whether the last sample is its own neighbour
+    period = jnp.maximum(2 * lengths - 2 + 2 * doubled, 1)
+    phase = positions % period
+    return jnp.where(phase < lengths, phase, period - doubled - phase)
+
+
+def _frame(signal: Array, frames: int, config: LogMel) -> Array:
     """Overlapping frames from shifted blocks of `hop` samples: slices, where a gather is slow."""
-    batch, samples = waveforms.shape
+    batch, samples = signal.shape
     shifts = -(-config.window // config.hop)
     needed = (frames - 1 + shifts) * config.hop
-    waveforms = jnp.pad(waveforms, ((0, 0), (0, max(0, needed - samples))))[:, :needed]
-    blocks = waveforms.reshape(batch, frames - 1 + shifts, config.hop)
+    signal = jnp.pad(signal, ((0, 0), (0, max(0, needed - samples))))[:, :needed]
+    blocks = signal.reshape(batch, frames - 1 + shifts, config.hop)
     framed = jnp.concatenate([blocks[:, i : i + frames] for i in range(shifts)], axis=-1)
     return framed[..., : config.window]
 
 
-def _masked(features: Array, lengths: Array) -> Array:
-    frames = jnp.arange(features.shape[1])
-    return jnp.where((frames[None, :] < lengths[:, None])[..., None], features, 0.0)
+def _log(mel: Array, valid: Array, config: LogMel) -> Array:
+    """Logarithm, and its lower limit relative to the utterance."""
+    mel = mel + config.floor if config.floor_kind == "add" else jnp.maximum(mel, config.floor)
+    per_unit = {"natural": 1.0, "log10": 1.0 / np.log(10.0), "decibel": 10.0 / np.log(10.0)}
+    logs = jnp.log(mel) * per_unit[config.log]
+    if config.dynamic_range is not None:
+        inside = _frame_mask(logs, valid)
+        loudest = jnp.max(jnp.where(inside, logs, -jnp.inf), axis=(1, 2), keepdims=True)
+        logs = jnp.maximum(logs, loudest - config.dynamic_range)
+    return logs
 
 
-@jax.jit
-def _normalise(features: Array, lengths: Array) -> Array:
-    count = jnp.maximum(lengths, 1).astype(features.dtype)[:, None, None]
-    mean = _masked(features, lengths).sum(axis=1, keepdims=True) / count
-    centred = _masked(features - mean, lengths)
-    variance = (centred**2).sum(axis=1, keepdims=True) / count
-    return centred * jax.lax.rsqrt(variance + _VARIANCE_FLOOR)
+def _normed(logs: Array, valid: Array, config: LogMel) -> Array:
+    norm = config.norm
+    if isinstance(norm, UtteranceNorm):
+        return normalise_features(
+            logs, valid, ddof=norm.ddof, epsilon=norm.epsilon, epsilon_on=norm.epsilon_on
+        )
+    if isinstance(norm, FixedNorm):
+        mean, scale = (jnp.array(x, jnp.float32)[None, None, :] for x in (norm.mean, norm.scale))
+        logs = (logs - mean) / scale
+    return jnp.where(_frame_mask(logs, valid), logs, 0.0)
+
+
+def _masked(signal: Array, lengths: Array) -> Array:
+    return jnp.where(jnp.arange(signal.shape[1])[None, :] < lengths[:, None], signal, 0.0)
+
+
+def _frame_mask(features: Array, lengths: Array) -> Array:
+    return (jnp.arange(features.shape[1])[None, :] < lengths[:, None])[..., None]
 
 
 def normalise_features(
-    features: Float[Array, "B T F"], lengths: Int[Array, " B"]
+    features: Float[Array, "B T F"],
+    lengths: Int[Array, " B"],
+    *,
+    ddof: int = 0,
+    epsilon: float = 1e-5,
+    epsilon_on: Literal["variance", "deviation"] = "variance",
 ) -> Float[Array, "B T F"]:
     """Give each utterance zero mean and unit deviation per bin, over its valid frames.
 
-    (x - mean) / sqrt(variance + 1e-5), the variance over all valid frames (not T - 1).
+    (x - mean) / sqrt(variance + epsilon), or (x - mean) / (sqrt(variance) + epsilon).
 
     Args:
         features: (B, T, F).
         lengths: valid frames, (B,).
+        ddof: the variance is the sum of squares over T - ddof, at least 1.
+        epsilon: keeps a constant bin finite.
+        epsilon_on: what it is added to.
 
     Returns:
         Features of the same shape, zero in padded frames.
@@ -218,7 +189,27 @@ def normalise_features(
         >>> normalise_features(x, jnp.array([2])).round(3).ravel().tolist()
         [-1.0, 1.0, 0.0]
     """
-    return _normalise(features, lengths)
+    return _normalise(features, lengths, ddof, epsilon, epsilon_on)
+
+
+@partial(jax.jit, static_argnums=(2, 4))
+def _normalise(
+    features: Array, lengths: Array, ddof: int, epsilon: float, epsilon_on: str
+) -> Array:
+    inside = _frame_mask(features, lengths)
+    lengths = lengths[:, None, None]
+    count = jnp.maximum(lengths, 1).astype(features.dtype)
+    freedom = jnp.maximum(lengths - ddof, 1).astype(features.dtype)
+    centred = features
+    for _ in range(2):  # the second round takes away what the first sum lost over many frames
+        mean = jnp.where(inside, centred, 0.0).sum(axis=1, keepdims=True) / count
+        centred = jnp.where(inside, centred - mean, 0.0)
+    variance = (centred**2).sum(axis=1, keepdims=True) / freedom
+    if epsilon_on == "variance":
+        return centred * jax.lax.rsqrt(variance + epsilon)
+    some = variance > 0  # the square root has no finite slope at zero
+    deviation = jnp.where(some, jnp.sqrt(jnp.where(some, variance, 1.0)), 0.0)
+    return centred / (deviation + epsilon)
 
 
 def stack_frames(

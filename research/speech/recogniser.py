@@ -19,7 +19,8 @@ from research.objectives.ctc import ctc
 from research.speech.augment import add_noise, random_gain, spec_augment
 from research.speech.decoding import greedy_decode
 from research.speech.error_rates import ErrorCounts, count_errors
-from research.speech.features import LogMel, log_mel, normalise_features, stack_frames
+from research.speech.features import log_mel, normalise_features, stack_frames
+from research.speech.log_mel_config import LogMel
 from research.train import State, TrainStep, init_state, make_train_step
 
 
