@@ -20,6 +20,7 @@ from research.models.checkpoint_layers import (
     sinusoids,
     zero_beyond,
 )
+from research.models.checkpoint_options import check_choice, check_heads
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,13 @@ class ParakeetEncoderConfig:
     activation_dropout: float = 0.1
     scale_input: bool = True
 
+    def __post_init__(self) -> None:
+        """Check that the model below is the one described."""
+        check_choice("hidden_act", self.hidden_act, ("silu", "swish"))
+        check_heads(self.hidden_size, self.num_attention_heads)
+        check_choice("subsampling_conv_stride", self.subsampling_conv_stride, (2,))
+        check_choice("subsampling_factor", self.subsampling_factor, (2, 4, 8, 16))
+
 
 @dataclass(frozen=True)
 class ParakeetConfig:
@@ -57,6 +65,11 @@ class ParakeetConfig:
     def stride(self) -> int:
         """Feature frames from one frame of logits to the next."""
         return self.encoder_config.subsampling_factor
+
+    @property
+    def input_width(self) -> int:
+        """Features of an input frame."""
+        return self.encoder_config.num_mel_bins
 
     @property
     def padding_is_inert(self) -> bool:

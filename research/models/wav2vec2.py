@@ -11,6 +11,7 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
 import kernels
+from research.errors import ConfigError
 from research.models.checkpoint_layers import (
     ACTIVATIONS,
     BatchNormParameters,
@@ -22,6 +23,7 @@ from research.models.checkpoint_layers import (
     mask_latents,
     zero_beyond,
 )
+from research.models.checkpoint_options import check_choice, check_heads
 
 
 @dataclass(frozen=True)
@@ -62,10 +64,32 @@ class Wav2Vec2Config:
     adapter_attn_dim: int | None = None
     pad_token_id: int = 0
 
+    def __post_init__(self) -> None:
+        """Check that the model below is the one described."""
+        check_choice("feat_extract_norm", self.feat_extract_norm, ("group", "layer"))
+        check_choice("hidden_act", self.hidden_act, tuple(ACTIVATIONS))
+        check_choice("feat_extract_activation", self.feat_extract_activation, tuple(ACTIVATIONS))
+        check_heads(self.hidden_size, self.num_attention_heads)
+        if not len(self.conv_dim) == len(self.conv_stride) == len(self.conv_kernel) > 0:
+            raise ConfigError(
+                "conv_dim, conv_stride and conv_kernel must have one number for each convolution, "
+                f"but have {len(self.conv_dim)}, {len(self.conv_stride)} and "
+                f"{len(self.conv_kernel)}"
+            )
+        if self.adapter_attn_dim is not None and not self.do_stable_layer_norm:
+            raise ConfigError(
+                "adapter_attn_dim is for models with do_stable_layer_norm, which this one has not"
+            )
+
     @property
     def stride(self) -> int:
         """Samples from one frame of logits to the next."""
         return prod(self.conv_stride)
+
+    @property
+    def input_width(self) -> None:
+        """Features of an input frame; None, since inputs are samples."""
+        return None
 
     @property
     def padding_is_inert(self) -> bool:

@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 import kernels
 from research.models.checkpoint_layers import (
+    ACTIVATIONS,
     Conv1d,
     DepthwiseFilters,
     FeedForward,
@@ -22,6 +23,7 @@ from research.models.checkpoint_layers import (
     sinusoids,
     zero_beyond,
 )
+from research.models.checkpoint_options import check_choice, check_heads
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,15 @@ class Wav2Vec2BertConfig:
     output_hidden_size: int | None = None
     pad_token_id: int = 0
 
+    def __post_init__(self) -> None:
+        """Check that the model below is the one described."""
+        positions = ("relative_key", "relative", None)
+        check_choice("position_embeddings_type", self.position_embeddings_type, positions)
+        check_choice("hidden_act", self.hidden_act, ("swish", "silu"))
+        check_choice("adapter_act", self.adapter_act, tuple(ACTIVATIONS))
+        check_heads(self.hidden_size, self.num_attention_heads)
+        check_heads(self.output_width, self.num_attention_heads)
+
     @property
     def output_width(self) -> int:
         """Width of what the head sees."""
@@ -75,6 +86,11 @@ class Wav2Vec2BertConfig:
     def stride(self) -> int:
         """Feature frames from one frame of logits to the next."""
         return self.adapter_stride**self.num_adapter_layers if self.add_adapter else 1
+
+    @property
+    def input_width(self) -> int:
+        """Features of an input frame."""
+        return self.feature_projection_input_dim
 
     @property
     def padding_is_inert(self) -> bool:
