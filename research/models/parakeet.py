@@ -76,8 +76,8 @@ class ParakeetConfig:
         """Whether an utterance gives the same logits alone as in a padded batch."""
         return True
 
-    def frames(self, lengths: Int[Array, " B"]) -> Int[Array, " B"]:
-        """Frames of logits for so many feature frames."""
+    def frames(self, lengths):
+        """Frames of logits for so many feature frames: a number, or an integer array of them."""
         for _ in range(halvings(self.encoder_config)):
             lengths = halved(lengths, self.encoder_config)
         return lengths
@@ -88,7 +88,7 @@ def halvings(config: ParakeetEncoderConfig) -> int:
     return config.subsampling_factor.bit_length() - 1
 
 
-def halved(lengths: Int[Array, " B"], config: ParakeetEncoderConfig) -> Int[Array, " B"]:
+def halved(lengths, config: ParakeetEncoderConfig):
     """Valid frames after one strided convolution."""
     width, stride = config.subsampling_conv_kernel_size, config.subsampling_conv_stride
     return (lengths + (width - 1) // 2 * 2 - width) // stride + 1

@@ -6,7 +6,6 @@ Axes: B batch, S samples, T frames, D width, N heads, K classes.
 from dataclasses import dataclass
 from math import prod
 
-import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
@@ -96,10 +95,11 @@ class Wav2Vec2Config:
         """Whether an utterance gives the same logits alone as in a padded batch."""
         return self.feat_extract_norm == "layer" and not self.conv_pos_batch_norm
 
-    def frames(self, lengths: Int[Array, " B"]) -> Int[Array, " B"]:
-        """Frames of logits for so many samples."""
+    def frames(self, lengths):
+        """Frames of logits for so many samples: a number, or an integer array of them."""
         for width, stride in zip(self.conv_kernel, self.conv_stride, strict=True):
-            lengths = jnp.maximum(0, (lengths - width) // stride + 1)
+            count = (lengths - width) // stride + 1
+            lengths = count * (count > 0)
         return lengths
 
 

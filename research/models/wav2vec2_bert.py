@@ -97,13 +97,13 @@ class Wav2Vec2BertConfig:
         """Whether an utterance gives the same logits alone as in a padded batch."""
         return not self.add_adapter
 
-    def frames(self, lengths: Int[Array, " B"]) -> Int[Array, " B"]:
-        """Frames of logits for so many feature frames."""
+    def frames(self, lengths):
+        """Frames of logits for so many feature frames: a number, or an integer array of them."""
         for _ in range(self.num_adapter_layers if self.add_adapter else 0):
             lengths = self.adapted(lengths)
         return lengths
 
-    def adapted(self, lengths: Int[Array, " B"]) -> Int[Array, " B"]:
+    def adapted(self, lengths):
         """Valid frames after one layer of the adapter."""
         width = self.adapter_kernel_size
         return (lengths + width // 2 * 2 - width) // self.adapter_stride + 1

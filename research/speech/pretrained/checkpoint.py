@@ -115,8 +115,9 @@ def shapes_of(config: ModelConfig) -> Variables:
     """The variables of a model as shapes, without computing any.
 
     Example:
-        >>> from research.models.parakeet import ParakeetConfig
-        >>> sorted(shapes_of(ParakeetConfig()))
+        >>> from research.models.parakeet import ParakeetConfig, ParakeetEncoderConfig
+        >>> config = ParakeetConfig(encoder_config=ParakeetEncoderConfig(num_hidden_layers=1))
+        >>> sorted(shapes_of(config))
         ['batch_stats', 'params']
     """
     return jax.eval_shape(lambda key: initial(config, key), jax.random.key(0))
@@ -163,7 +164,7 @@ def with_vocabulary(
 def _smallest_inputs(config: ModelConfig) -> tuple[Float[Array, "1 T *F"], Int[Array, " 1"]]:
     """Zeros of any length that gives a frame; parameters do not depend on it."""
     inputs = 1
-    while config.frames(jnp.array([inputs]))[0] < 2:
+    while config.frames(inputs) < 2:
         inputs *= 2
     width = config.input_width
     return jnp.zeros((1, inputs) if width is None else (1, inputs, width)), jnp.array([inputs])

@@ -41,8 +41,8 @@ def config_of(described: Mapping[str, Any]) -> ModelConfig:
         ConfigError: another kind of model, one without a CTC head, or an option that ours has not.
 
     Example:
-        >>> config_of({"model_type": "hubert", "hidden_size": 1024}).hidden_size
-        1024
+        >>> config_of({"model_type": "hubert", "vocab_size": 40}).vocab_size
+        40
     """
     kind = described.get("model_type")
     if kind not in _FAMILIES:

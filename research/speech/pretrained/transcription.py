@@ -97,7 +97,7 @@ def emissions(checkpoint: Checkpoint, waveform: Float[np.ndarray, " S"]) -> Floa
     if config.padding_is_inert:
         waveform = np.pad(waveform, (0, -samples % front_end.sample_rate))
     inputs = front_end.inputs(samples)
-    frames = int(config.frames(jnp.array([inputs]))[0]) if inputs > 0 else 0
+    frames = config.frames(inputs)
     if frames < 1:
         raise DataError(
             f"audio must be long enough for one frame of the model, but {samples} samples at "

@@ -53,6 +53,7 @@ _LEAVES = {
     "mean": _Leaf("running_mean", _same, _same),
     "variance": _Leaf("running_var", _same, _same),
 }
+_MEAN = ".running_mean"
 # Weight norm as torch stored it before 2.1.
 _OLD_NAMES = {"weight_g": _LEAVES["weight_g"].name, "weight_v": _LEAVES["weight_v"].name}
 # Counters, buffers that are computed, and what only pre-training needs.
@@ -122,9 +123,12 @@ def to_tensors(variables: Variables) -> dict[str, np.ndarray]:
         ['layers.0.bias', 'layers.0.weight']
     """
     leaves, _ = jax.tree_util.tree_flatten_with_path(variables)
-    return {
+    tensors = {
         _key(path): np.ascontiguousarray(_theirs(path, np.asarray(leaf))) for path, leaf in leaves
     }
+    # PyTorch counts what it took the statistics of a batch norm from.
+    counters = [name.removesuffix(_MEAN) for name in tensors if name.endswith(_MEAN)]
+    return tensors | {f"{name}.num_batches_tracked": np.zeros((), np.int64) for name in counters}
 
 
 def _names(path) -> list[str]:
