@@ -27,7 +27,7 @@ def import_torch() -> Any:
     except ImportError as error:
         raise ConfigError(
             "this benchmark compares with torch, which must be importable; install it with: "
-            "pip install torch --index-url https://download.pytorch.org/whl/cpu"
+            "pip install torch"
         ) from error
     torch.set_num_threads(1)
     return torch

@@ -134,9 +134,9 @@ def choose(
             reason = f"trying takes about {expected:.1f} s, of {max(0.0, left):.1f} s to spend"
             untried.append((plan, reason))
             continue
-        began = time.perf_counter()
+        began = _now()
         timing, program = measure(prepared, task, plan, trainings)
-        left -= time.perf_counter() - began
+        left -= _now() - began
         if timing.total(trial_steps, number) < min(t.total(trial_steps, number) for t in timings):
             best_program = program
         timings.append(timing)
@@ -170,12 +170,16 @@ def measure(
 
 
 def _seconds_of(running: Iterator[Any]) -> float:
-    """Of the next window.
+    """Of the next window."""
+    began = _now()
+    next(running)
+    return _now() - began
+
+
+def _now() -> float:
+    """What seconds are counted by.
 
     On a CPU a worker has one thread, and its processor time is what the wall's would be if nobody
     else used the core: other workers, which may be compiling now and training later, do not count.
     """
-    clock = time.process_time if jax.default_backend() == "cpu" else time.perf_counter
-    began = clock()
-    next(running)
-    return clock() - began
+    return time.process_time() if jax.default_backend() == "cpu" else time.perf_counter()

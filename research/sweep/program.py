@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int
 
 from research.data.sampler import batch_indices
 from research.errors import ConfigError, DataError
@@ -65,7 +65,7 @@ class Trainings(NamedTuple):
     """R trainings on the way."""
 
     states: State  # a leading axis R on every array
-    keys: Key[Array, " R"]
+    key_data: Array  # (R, ...); key arrays themselves would take the slow way into a call
     hyperparameters: Hyperparameters
 
 
@@ -136,7 +136,7 @@ def make_program(workload: Workload, task: Task, plan: Plan) -> Program:
 
     def begin(params, key_data, hyperparameters) -> Trainings:
         state = init_state(params, optimizer(hyperparameters))
-        return Trainings(state, jax.random.wrap_key_data(key_data), hyperparameters)
+        return Trainings(state, key_data, hyperparameters)
 
     def step(data: Data, training: Trainings, index):
         def apply(params, batch, key):
@@ -147,7 +147,8 @@ def make_program(workload: Workload, task: Task, plan: Plan) -> Program:
             for name, array in data.train.items()
         }
         take = make_train_step(apply, _itself, optimizer(training.hyperparameters))
-        state, metrics = take(training.states, batch, training.keys)
+        key = jax.random.wrap_key_data(training.key_data)
+        state, metrics = take(training.states, batch, key)
         return training._replace(states=state), metrics["loss"]
 
     def evaluate(split: Split, training: Trainings):

@@ -37,7 +37,7 @@ def choose_among(monkeypatch, trial_steps, *, compile_seconds=100.0, seconds=SEC
         return Timing(plan, seconds[plan], compile_seconds), plan
 
     monkeypatch.setattr(planner, "measure", measure)
-    monkeypatch.setattr(planner.time, "perf_counter", lambda: next(clock))  # 150 s each
+    monkeypatch.setattr(planner, "_now", lambda: next(clock))  # 150 s each
     which = trainings(task(evaluate_every=1), number)
     return choose(cast(Prepared, Anything()), which[0].task, which, trial_steps), measured
 
