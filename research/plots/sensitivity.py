@@ -88,12 +88,17 @@ def _scale(axes: Axes, scores: np.ndarray, logarithmic: bool) -> None:
 
 
 def _mark(axes: Axes, group: Sequence[Trial], colour: str) -> None:
-    ended = [trial for trial in group if trial.score is not None]
+    # Empty artists would have boxes without an extent, which the layout takes into account.
     lost = [trial.learning_rate for trial in group if trial.score is None]
-    axes.plot(lost, [1 - _BAND / 2] * len(lost), transform=axes.get_xaxis_transform(), marker="x",
-              markersize=4, color=style.WARNING, linestyle="none", clip_on=False)  # fmt: skip
-    points = np.array([(trial.learning_rate, trial.score) for trial in ended]).reshape(-1, 2)
-    axes.scatter(points[:, 0], points[:, 1], s=11, color=colour, linewidths=0, zorder=3)
-    ring = points[[trial.chosen for trial in ended]] if ended else points
-    axes.scatter(ring[:, 0], ring[:, 1], s=55, facecolors="none", edgecolors=style.INK,
-                 linewidths=1.0, zorder=4, clip_on=False)  # fmt: skip
+    if lost:
+        axes.plot(lost, [1 - _BAND / 2] * len(lost), transform=axes.get_xaxis_transform(),
+                  marker="x", markersize=4, color=style.WARNING, linestyle="none",
+                  clip_on=False)  # fmt: skip
+    ended = [trial for trial in group if trial.score is not None]
+    if ended:
+        x, y = zip(*((trial.learning_rate, trial.score) for trial in ended), strict=True)
+        axes.scatter(x, y, s=11, color=colour, linewidths=0, zorder=3)
+    for trial in ended:
+        if trial.chosen:
+            axes.scatter(trial.learning_rate, trial.score, s=55, facecolors="none",
+                         edgecolors=style.INK, linewidths=1.0, zorder=4, clip_on=False)  # fmt: skip

@@ -34,6 +34,16 @@ def draw_sensitivity(score=0.9):
     return plots.learning_rate_sensitivity(trials, INKS, y_label="error", labels={})
 
 
+def draw_two_rows():
+    rates = np.geomspace(0.01, 100, 9).tolist()
+    trials = {
+        f"{lost}": [Trial(rate, None if i < lost else 0.1 + rate, i == 8)
+                    for i, rate in enumerate(rates)]
+        for lost in (0, 1, 2, 3, 9, 4)
+    }  # fmt: skip
+    return plots.learning_rate_sensitivity(trials, INKS, y_label="error", labels={})
+
+
 def draw_only_diverged():
     trials = {"a": [Trial(0.1, None), Trial(1.0, None)]}
     return plots.learning_rate_sensitivity(trials, INKS, y_label="error", labels={})
@@ -104,6 +114,7 @@ def draw_alignment():
 DRAWN = [
     draw_curves,
     draw_sensitivity,
+    draw_two_rows,
     draw_only_diverged,
     draw_strips,
     draw_reached,
@@ -196,7 +207,7 @@ def test_methods_without_a_colour_are_drawn_without_a_label():
 def test_diverged_trials_are_crosses_above_every_score():
     figure = draw_sensitivity()
     crosses = [line for axes in figure.axes for line in axes.lines if line.get_marker() == "x"]
-    assert [np.asarray(cross.get_xdata()).tolist() for cross in crosses] == [[1.0], []]
+    assert [np.asarray(cross.get_xdata()).tolist() for cross in crosses] == [[1.0]]
     axes = figure.axes[0]
     top = axes.transAxes.inverted().transform(axes.transData.transform((0.1, 90.0)))[1]
     assert top < np.asarray(crosses[0].get_ydata()).item()
