@@ -1,6 +1,6 @@
 """Speech encoders: padding never leaks, gradients reach everything, lengths fit, layers predict."""
 
-from typing import get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import jax
 import jax.numpy as jnp
@@ -152,7 +152,8 @@ def test_bfloat16_is_near_float32_and_gives_float32_logits(tried):
 def test_layers_between_predict_with_the_weights_of_the_last(tried):
     """Predicting changes nothing else; conditioning on it does."""
     blocks = "conv_blocks" if isinstance(tried.model, ConvAttentionEncoder) else "layers"
-    last = tried.model.clone(**{blocks: 2})
+    shape: dict[str, Any] = {blocks: 2}
+    last = tried.model.clone(**shape)
     plain = last.clone(intermediate=(1,))
     model = plain.clone(self_conditioned=True)
     params = random_parameters(model, tried.features, LENGTHS)
@@ -160,10 +161,11 @@ def test_layers_between_predict_with_the_weights_of_the_last(tried):
 
     @jax.jit
     def run(params):
-        alone, ours, conditioned = (
+        outputs: list[Any] = [
             which.apply({"params": params}, tried.features, LENGTHS)
             for which in (last, plain, model)
-        )
+        ]
+        alone, ours, conditioned = outputs
         paddings = jnp.array([[0, 0], [0, 1]])
         return (
             alone,

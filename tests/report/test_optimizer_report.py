@@ -11,7 +11,7 @@ from comparison_rows import TRUTHS, Comparison, Truth, rows_of, timings_of, writ
 
 from research import stats
 from research.errors import RunError
-from research.optimizers.registry import OPTIMIZERS
+from research.optimizers import NAMES
 from research.report import build_report, render
 from research.report.common import name
 from research.report.optimizers import exports
@@ -361,8 +361,8 @@ def test_a_damaged_row_is_named(tmp_path, damage):
 
 
 def test_every_optimizer_of_the_registry_has_a_name():
-    assert len(OPTIMIZERS) >= 45
-    for optimizer in OPTIMIZERS:
+    assert len(NAMES) >= 45
+    for optimizer in NAMES:
         assert name(optimizer) != optimizer.replace("_", " ")
 
 
