@@ -87,8 +87,9 @@ def _strip(axes: Axes, row: int, values: np.ndarray, colour: str, logarithmic: b
                       solid_capstyle="butt")  # fmt: skip
         axes.plot([finite.mean()] * 2, [row - 0.3, row + 0.3], color=colour, linewidth=1.8)
     if finite.size:
-        axes.scatter(finite, np.full(finite.shape, row), s=11, facecolors="white", edgecolors=colour,
-                     linewidths=0.9, zorder=3)  # fmt: skip
+        rows = np.full(finite.shape, row)
+        axes.scatter(finite, rows, s=11, facecolors="white", edgecolors=colour, linewidths=0.9,
+                     zorder=3)  # fmt: skip
     if failed:
         axes.annotate(f"{failed} diverged", xy=(1.0, row), xycoords=("axes fraction", "data"),
                       ha="right", va="center", fontsize=7, color=style.WARNING)  # fmt: skip

@@ -94,11 +94,10 @@ def _mark(axes: Axes, group: Sequence[Trial], colour: str) -> None:
         axes.plot(lost, [1 - _BAND / 2] * len(lost), transform=axes.get_xaxis_transform(),
                   marker="x", markersize=4, color=style.WARNING, linestyle="none",
                   clip_on=False)  # fmt: skip
-    ended = [trial for trial in group if trial.score is not None]
+    ended = [(t.learning_rate, t.score) for t in group if t.score is not None]
     if ended:
-        x, y = zip(*((trial.learning_rate, trial.score) for trial in ended), strict=True)
-        axes.scatter(x, y, s=11, color=colour, linewidths=0, zorder=3)
-    for trial in ended:
-        if trial.chosen:
+        axes.scatter(*np.array(ended).T, s=11, color=colour, linewidths=0, zorder=3)
+    for trial in group:
+        if trial.chosen and trial.score is not None:
             axes.scatter(trial.learning_rate, trial.score, s=55, facecolors="none",
                          edgecolors=style.INK, linewidths=1.0, zorder=4, clip_on=False)  # fmt: skip
