@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from research.report.known_truths import (
+from research.report.optimizers.known_truths import (
     TRUTHS,
     everywhere,
     finals,

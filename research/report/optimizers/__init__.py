@@ -12,7 +12,7 @@ from research.report.common import (
     provenance,
     spelled,
 )
-from research.report.optimizers import exports, figures, tables
+from research.report.optimizers import exports, figures, known_truths, tables
 from research.report.optimizers.cells import Cell, Key, planned_trainings, read_cells
 from research.report.optimizers.costs import read_costs
 from research.report.optimizers.design import Design, entrant_label, read_design
@@ -34,6 +34,8 @@ def render(records: Records) -> Report:
     places = ranks(compared)
     shape = profile(design, outcomes, design.workloads)
     seen = figures.look(design, places, compared.entrants)
+
+    known = known_truths.look_up(known_truths.finals(records.rows, design.targets))
 
     results = figures.outcome_figures(design, outcomes, seen)
     times = _known(
@@ -78,6 +80,7 @@ def render(records: Records) -> Report:
                 tables.agreement_table(agreements(design, outcomes)),
             ),
             section("The reference against itself", tables.self_table(design, cells, same)),
+            section("What is known from elsewhere", known_truths.truth_table(known)),
             section(
                 "Searches", tables.hyperparameter_table(design, outcomes), *map(figure, searches)
             ),
@@ -91,6 +94,7 @@ def render(records: Records) -> Report:
         "trials": exports.trials(cells),
         "tests": exports.tests(design, outcomes, same),
         "costs": exports.costs(design, outcomes, costs),
+        "known_truths": known_truths.truth_rows(known),
     }
     return Report(title, body, files, tuple([*results, *times, *stability, *searches]))
 

@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from research import stats
+from research.report.page import Html, paragraph, table
 
 Outcome = Literal["holds", "does not hold", "undecided", "not run"]
 Row = Mapping[str, Any]
@@ -197,6 +198,35 @@ TRUTHS = (
         is_ordered("heavy_tailed", ("adam", "sgd")),
     ),
 )
+
+
+def truth_table(found: Sequence[tuple[Truth, Finding]]) -> Html:
+    """What came of each statement; those that nothing was run for are in the last line."""
+    rows = [
+        [truth.statement, truth.source, finding.outcome, finding.evidence]
+        for truth, finding in found
+        if finding.outcome != "not run"
+    ]
+    missing = [truth.statement for truth, finding in found if finding.outcome == "not run"]
+    note = (
+        "Looked for in the final runs at each workload's longest horizon, by validation score. "
+        "Differences are means over seeds with 95 % t intervals: they speak of the settings that "
+        "one search found, as the comparison of the reference with itself shows."
+    )
+    if missing:
+        note += f" Not looked for, as it was not run: {'; '.join(missing)}."
+    if not rows:
+        return paragraph(note, class_="note")
+    headers = ["Statement", "Source", "Here", "Evidence"]
+    return table(headers, [("", rows)], text_columns=range(4), note=note)
+
+
+def truth_rows(found: Sequence[tuple[Truth, Finding]]) -> list[dict[str, Any]]:
+    """The same as plain values."""
+    return [
+        {"statement": truth.statement, "source": truth.source, **finding._asdict()}
+        for truth, finding in found
+    ]
 
 
 def look_up(found: Finals) -> list[tuple[Truth, Finding]]:
