@@ -11,7 +11,7 @@ a plateau and one that leaves it.) Points and seeds come from ``POOL_SEED``, whi
 refuse.
 
 Source: targets from tuned baselines, Dahl et al., "Benchmarking Neural Network Training
-Algorithms", 2023, section 4.
+Algorithms", 2023.
 """
 
 import argparse
