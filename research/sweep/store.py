@@ -29,7 +29,8 @@ class Store(NamedTuple):
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     store = Store(Path(folder))
         ...     settings = {"optimizer": "adam", "seed": 1}
-        ...     row = {"key": key_of(settings), "status": "finished", "settings": settings}
+        ...     row = {"key": key_of(settings), "settings": settings}
+        ...     row |= {"status": "finished", "result": {"validation_score": [0.1]}}
         ...     print(store.commit(row), store.commit(row), store.read(row["key"]) == row)
         True False True
     """
