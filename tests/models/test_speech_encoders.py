@@ -1,6 +1,6 @@
 """Speech encoders: padding never leaks, gradients reach everything, lengths fit, layers predict."""
 
-from typing import get_args, get_type_hints
+from typing import Any, cast, get_args, get_type_hints
 
 import jax
 import jax.numpy as jnp
@@ -150,7 +150,8 @@ def test_bfloat16_is_near_float32_and_gives_float32_logits(tried):
 def test_layers_between_predict_with_the_weights_of_the_last(tried):
     """Predicting changes nothing else; conditioning on it does."""
     blocks = "conv_blocks" if isinstance(tried.model, ConvAttentionEncoder) else "layers"
-    last = tried.model.clone(**{blocks: 2})
+    two: dict[str, Any] = {blocks: 2}
+    last = tried.model.clone(**two)
     plain = last.clone(intermediate=(1,))
     model = plain.clone(self_conditioned=True)
     params = random_parameters(model, tried.features, LENGTHS)
@@ -159,7 +160,7 @@ def test_layers_between_predict_with_the_weights_of_the_last(tried):
     @jax.jit
     def run(params):
         alone, ours, conditioned = (
-            which.apply({"params": params}, tried.features, LENGTHS)
+            cast(Any, which.apply({"params": params}, tried.features, LENGTHS))
             for which in (last, plain, model)
         )
         paddings = jnp.array([[0, 0], [0, 1]])
