@@ -1,6 +1,6 @@
 """Speech encoders: padding never leaks, gradients reach everything, lengths fit, layers predict."""
 
-from typing import Any, get_args, get_type_hints
+from typing import Any, cast, get_args, get_type_hints
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +17,6 @@ from research.models.deep_speech2 import DeepSpeech2
 from research.models.encoders import ENCODERS as REGISTERED
 from research.models.separable_conv_encoder import SeparableConvEncoder
 from research.objectives.ctc_auxiliary import self_conditioned_ctc
-
-pytestmark = pytest.mark.usefixtures("in_haste")
 
 ENCODERS = {
     "bilstm": BiLSTMEncoder(classes=5, width=6, layers=2),
@@ -152,8 +150,8 @@ def test_bfloat16_is_near_float32_and_gives_float32_logits(tried):
 def test_layers_between_predict_with_the_weights_of_the_last(tried):
     """Predicting changes nothing else; conditioning on it does."""
     blocks = "conv_blocks" if isinstance(tried.model, ConvAttentionEncoder) else "layers"
-    shape: dict[str, Any] = {blocks: 2}
-    last = tried.model.clone(**shape)
+    two: dict[str, Any] = {blocks: 2}
+    last = tried.model.clone(**two)
     plain = last.clone(intermediate=(1,))
     model = plain.clone(self_conditioned=True)
     params = random_parameters(model, tried.features, LENGTHS)
@@ -161,11 +159,10 @@ def test_layers_between_predict_with_the_weights_of_the_last(tried):
 
     @jax.jit
     def run(params):
-        outputs: list[Any] = [
-            which.apply({"params": params}, tried.features, LENGTHS)
+        alone, ours, conditioned = (
+            cast(Any, which.apply({"params": params}, tried.features, LENGTHS))
             for which in (last, plain, model)
-        ]
-        alone, ours, conditioned = outputs
+        )
         paddings = jnp.array([[0, 0], [0, 1]])
         return (
             alone,
