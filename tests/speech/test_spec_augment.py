@@ -177,7 +177,7 @@ def test_a_warp_moves_one_frame_up_to_its_limit_and_keeps_order_ends_and_padding
     np.testing.assert_array_equal(warped[201:], np.asarray(x)[201:, :, 0])
 
 
-@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize("name", ["SS", "AlgoPerf"])
 def test_a_policy_masks_what_it_says_and_no_more(name):
     policy = POLICIES[name]
     lengths = np.array([400, 300] * 16)
