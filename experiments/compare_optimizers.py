@@ -103,25 +103,31 @@ class Config:
 RECIPES = {
     "quick": Recipe("2 minutes on 2 cores; 5 optimizers, 3 workloads", Config()),
     "standard": Recipe(
-        "30 minutes on 2 cores; 10 entrants, 4 workloads, 2 lengths",
+        "30 minutes on 2 cores; 7 optimizers, three schedules more, 4 workloads, 2 lengths",
         Config(
-            workloads=("quadratic_1e2", "digits_mlp", "gru", "char_lm"),
+            workloads=("digits_mlp", "autoencoder", "gru", "char_lm"),
             optimizers=(
-                "sgd",
-                "momentum",
-                "rmsprop",
-                "adam",
-                "adamw",
-                "muon",
-                "soap",
-                "momentum@step",
-                "adam@constant",
-                "adam@wsd",
+                *("sgd", "momentum", "rmsprop", "adam", "adamw", "muon", "soap"),
+                *("adam@constant", "adam@step", "adam@wsd"),
             ),
             horizons=(0.5, 1.0),
-            trials=16,
+            trials=20,
             seeds=tuple(range(1, 11)),
-            aa_studies=2,
+        ),
+    ),
+    "truths": Recipe(
+        "15 minutes on 2 cores, with Fashion-MNIST; what is known of optimizers, looked for here",
+        Config(
+            workloads=(
+                "quadratic_1e2",
+                "quadratic_1e4",
+                "heavy_tailed",
+                "char_lm",
+                "fashion_lenet",
+            ),
+            optimizers=("sgd", "momentum", "adam", "adamw", "muon"),
+            trials=30,
+            seeds=tuple(range(1, 11)),
         ),
     ),
     "full": Recipe(
@@ -130,9 +136,9 @@ RECIPES = {
             workloads=workloads.NAMES,
             optimizers=optimizers.NAMES,
             horizons=(0.5, 1.0, 2.0),
-            trials=64,
+            trials=60,
             seeds=tuple(range(1, 21)),
-            aa_studies=4,
+            aa_studies=3,
         ),
     ),
 }
