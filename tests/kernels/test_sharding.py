@@ -47,6 +47,7 @@ def test_eight_devices_give_what_one_gives_without_gathering():
     assert run("cpu") == [
         *(f"checked {o} {name}" for o in matrix.FAMILIES for name in sharded.on_simulated(o)),
         *(f"checked channels of {operation}" for operation in sharded.BY_CHANNEL),
+        "checked features of conv2d",
         *(f"checked second derivatives of {o}" for o in sharded.differentiated_twice()),
         "checked ctc_posteriors",
     ]

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import kernel_matrix as matrix
 import numpy as np
 
@@ -149,6 +150,36 @@ def check_channels(operation: str, mesh: jax.sharding.Mesh) -> None:
         assert problems.error(found[name], np.asarray(array, np.float64)) < 2e-6, name
 
 
+def check_features(mesh: jax.sharding.Mesh) -> None:
+    """With features of ``conv2d`` on each device nothing but the inputs' gradient is summed.
+
+    It is summed as the product gives it, before the filters' places are added up.
+    """
+    generator = np.random.default_rng(0)
+    shapes = {"inputs": (2, 9, 7, 3), "filters": (3, 3, 3, 2 * DEVICES), "bias": (2 * DEVICES,)}
+    operands = [generator.normal(size=shape).astype(np.float32) for shape in shapes.values()]
+
+    def value(inputs, filters, bias):
+        return kernels.conv2d(inputs, filters, bias, activation="relu")
+
+    def gradients(*operands):
+        return jax.grad(lambda *o: jnp.sum(jnp.sin(value(*o))), (0, 1, 2))(*operands)
+
+    cut = [jax.P(), jax.P(None, None, None, "data"), jax.P("data")]
+    shardings = [jax.NamedSharding(mesh, spec) for spec in cut]
+    allowed = {value: [], gradients: ["all-reduce"]}
+    for function, moves in allowed.items():
+        compiled = jax.jit(function, in_shardings=shardings).lower(*operands).compile()
+        hlo = str(compiled.as_text())
+        assert [m for m in MOVES if re.search(rf"= .*\b{m}(-start)?\(", hlo)] == moves
+        if moves:
+            summed = sum(elements(result) for result in _ALL_REDUCE.findall(hlo))
+            assert summed == 9 * operands[0].size, f"{summed} numbers are summed"
+        found, alone = compiled(*operands), jax.jit(function)(*operands)
+        for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(alone), strict=True):
+            assert problems.error(one, np.asarray(other, np.float64)) < 2e-6
+
+
 def elements(shapes: str) -> int:
     """How many numbers arrays of these shapes have."""
     return sum(math.prod(int(n) for n in dims.split(",") if n) for dims in _SHAPE.findall(shapes))
@@ -172,6 +203,8 @@ def on_cpu() -> None:
     for operation in BY_CHANNEL:
         check_channels(operation, mesh)
         print("checked channels of", operation, flush=True)
+    check_features(mesh)
+    print("checked features of conv2d", flush=True)
     for operation in differentiated_twice():
         cell = matrix.Cell(case(operation), "xla")
         check_values(cell, mesh, what="Hessian-vector products")
