@@ -45,6 +45,9 @@ _VARIANTS: Mapping[str, _Variant] = {
     "fashion_lenet_norm": _Variant(
         "fashion_lenet", "group norm before each ReLU", {"norm": "group"}
     ),
+    "fashion_lenet_augmented": _Variant(
+        "fashion_lenet", "images mirrored and moved at random", {"augmented": True}
+    ),
     "gru_wide": _Variant("gru", "width 64 for 32", {"width": 64}),
     "char_lm_rms": _Variant("char_lm", "RMS norm for layer norm", {"norm": "rms"}),
     "char_lm_wide": _Variant("char_lm", "width 96 for 48", {"width": 96}),

@@ -63,6 +63,7 @@ def classifier(
     *,
     inputs: str,
     prepare: Callable[[Any], Any] = lambda x: x,
+    augment: Callable[[jax.Array, Any], Any] | None = None,
     **described: Any,
 ) -> Workload:
     """A workload of a model that gives logits of classes; its score is the error rate.
@@ -72,22 +73,24 @@ def classifier(
         parts: training, validation and test examples, with "labels".
         inputs: the name of the inputs among their arrays.
         prepare: what is done to a batch of inputs before the model sees them.
+        augment: (key, prepared inputs) -> those to train on; by default the same.
         **described: the remaining fields of ``Workload``.
     """
     train, validation, test = parts
 
-    def logits(params, batch):
-        return model.apply({"params": params}, prepare(jnp.asarray(batch[inputs])))
+    def prepared(batch):
+        return prepare(jnp.asarray(batch[inputs]))
 
     def init(key):
         return model.init(key, prepare(jnp.asarray(train[inputs][:1])))["params"]
 
     def loss(params, batch, key):
-        del key
-        return cross_entropy(logits(params, batch), batch["labels"])
+        given = prepared(batch)
+        logits = model.apply({"params": params}, augment(key, given) if augment else given)
+        return cross_entropy(logits, batch["labels"])
 
     def measure(params, batch):
-        outputs = logits(params, batch)
+        outputs = model.apply({"params": params}, prepared(batch))
         wrong = jnp.argmax(outputs, axis=-1) != batch["labels"]
         losses = optax.softmax_cross_entropy_with_integer_labels(outputs, batch["labels"])
         return {"loss": losses, "score": wrong.astype(jnp.float32)}

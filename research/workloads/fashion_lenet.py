@@ -2,12 +2,16 @@
 
 import os
 
+import jax
+
+from research.data.image_augment import random_crop, random_flip
 from research.data.images import load_images
 from research.models.lenet import LeNet
 from research.workloads.classification import activation as find_activation
 from research.workloads.classification import classifier, fingerprint, image_parts
 from research.workloads.workload import Workload
 
+MOST_SHIFTED = 2  # pixels
 VALIDATED = 2000  # of 6,000 images: validation must not cost more than training
 
 
@@ -17,6 +21,7 @@ def build(
     *,
     activation: str = "relu",
     norm: str | None = None,
+    augmented: bool = False,
 ) -> Workload:
     """A few hundred steps: a fraction of an epoch."""
     images = load_images("fashion_mnist", data_dir)
@@ -26,6 +31,7 @@ def build(
         parts,
         inputs="images",
         prepare=images.normalise,
+        augment=shifted if augmented else None,
         name=name,
         description="LeNet on Fashion-MNIST, 28x28",
         steps=300,
@@ -33,3 +39,9 @@ def build(
         source=f"{images.source}, {len(parts[1]['labels']):,} for validation",
         sha256=fingerprint(parts),
     )
+
+
+def shifted(key: jax.Array, images: jax.Array) -> jax.Array:
+    """Each image mirrored or not, and moved by up to two pixels each way."""
+    flip, crop = jax.random.split(key)
+    return random_crop(crop, random_flip(flip, images), MOST_SHIFTED)
