@@ -8,15 +8,6 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "experiments" / "results"
 NAMES = {
-    "mlp": "MLP",
-    "lenet": "LeNet",
-    "sgd": "SGD",
-    "momentum": "Momentum",
-    "nesterov": "Nesterov",
-    "adagrad": "AdaGrad",
-    "rmsprop": "RMSprop",
-    "adam": "Adam",
-    "adamw": "AdamW",
     "conv_attention": "Convolution + attention",
     "bilstm": "Bidirectional LSTM",
     "average": "**average**",
@@ -24,8 +15,11 @@ NAMES = {
 }
 
 
+TABLES = {"optimizers": "results.csv", "ctc": "table.csv"}
+
+
 def rows(name: str) -> list[dict[str, str]]:
-    with (RESULTS / name / "table.csv").open() as file:
+    with (RESULTS / name / TABLES[name.partition("/")[0]]).open() as file:
         return list(csv.DictReader(file))
 
 
@@ -33,17 +27,22 @@ def percent(value: str) -> str:
     return f"{100 * float(value):.1f}"
 
 
+def short(value: str) -> str:
+    """Three digits; nothing where nothing was measured."""
+    return f"{float(value):.3g}" if value else "–"
+
+
 def optimizer_line(row: dict[str, str]) -> str:
-    reached = f"{row['target_reached']} of {row['final_trials']}"
-    mean = row["steps_to_target_mean"]
-    steps = f"{float(mean):.0f} ({reached})" if mean else "–"
-    trials = int(row["search_trials"]) + int(row["final_trials"])
+    interval = f"[{short(row['difference_low'])}, {short(row['difference_high'])}]"
+    difference = f"{short(row['difference'])} {interval}" if row["difference"] else "–"
+    steps = short(row["steps_to_target_median"])
+    trials = int(row["search_trials"]) + int(row["final_runs"])
     diverged = int(row["search_diverged"]) + int(row["final_diverged"])
     return (
-        f"| {NAMES[row['workload']]} | {NAMES[row['optimizer']]} "
-        f"| {percent(row['best_validation_accuracy'])} "
-        f"| {percent(row['test_accuracy_mean'])} ± {percent(row['test_accuracy_deviation'])} "
-        f"| {steps} | {diverged} of {trials} |"
+        f"| {row['workload']} | {row['horizon']} | {row['entrant']} "
+        f"| {short(row['test_mean'])} ± {short(row['test_deviation'])} | {difference} "
+        f"| {short(row['p_holm'])} | {steps} ({row['target_reached']} of {row['final_runs']}) "
+        f"| {diverged} of {trials} |"
     )
 
 
@@ -60,7 +59,11 @@ def speech_line(row: dict[str, str]) -> str:
 LINES = {"optimizers": optimizer_line, "ctc": speech_line}
 
 
-RECORDED = sorted(str(path.parent.relative_to(RESULTS)) for path in RESULTS.glob("*/*/table.csv"))
+RECORDED = sorted(
+    str(path.parent.relative_to(RESULTS))
+    for experiment, table in TABLES.items()
+    for path in RESULTS.glob(f"{experiment}/*/{table}")
+)
 
 
 def stated_wrongly(name: str, page: Path) -> list[str]:
