@@ -63,7 +63,7 @@ def test_gradients_reach_every_parameter(name):
             logits = model.apply(
                 {**variables, "params": params}, inputs, jnp.asarray(lengths), **extra
             )
-            return jnp.sum(jnp.sin(logits) * weights[:, None, None])
+            return jnp.sum(jnp.sin(jnp.asarray(logits)) * weights[:, None, None])
 
         return jax.grad(summed)(params)
 

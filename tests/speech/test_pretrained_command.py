@@ -115,8 +115,7 @@ def transformers():
 
 def heard_by(transformers, folder, waveform):
     """Logits and transcript of transformers, and what it missed in the files."""
-    import torch
-
+    torch = pytest.importorskip("torch")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model, report = transformers.AutoModelForCTC.from_pretrained(

@@ -69,7 +69,8 @@ def train(checkpoint, optimizer, steps):
     blank_id = checkpoint.config.pad_token_id
 
     def loss(outputs, batch):
-        return ctc(*outputs, batch.labels, batch.label_paddings, blank_id=blank_id)
+        logits, frames = outputs
+        return ctc(logits, frames, batch.labels, batch.label_paddings, blank_id=blank_id)
 
     step = jax.jit(make_train_step(make_apply(checkpoint), loss, optimizer))
     state = init_state(checkpoint.variables["params"], optimizer)
