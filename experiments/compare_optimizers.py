@@ -126,7 +126,7 @@ RECIPES = {
                 "fashion_lenet",
             ),
             optimizers=("sgd", "momentum", "adam", "adamw", "muon"),
-            trials=30,
+            trials=20,
             seeds=tuple(range(1, 11)),
         ),
     ),
