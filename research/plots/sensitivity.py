@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+from numpy.typing import ArrayLike
 
 from research.plots import style
 from research.plots.style import Ink
@@ -33,7 +34,8 @@ def learning_rate_sensitivity(
     """Score of every search trial over its learning rate, a panel per method.
 
     Each panel shows the other methods' trials in grey behind. Diverged trials are crosses in a band
-    above the scores; the trial that was chosen has a ring.
+    above the scores, those that ended far above nearly all others triangles there; the trial that
+    was chosen has a ring.
 
     Args:
         trials: search trials per method.
@@ -47,6 +49,8 @@ def learning_rate_sensitivity(
     every = [trial for group in trials.values() for trial in group]
     rates = np.array([trial.learning_rate for trial in every])
     scores = np.array([np.nan if trial.score is None else trial.score for trial in every])
+    ceiling = highest_shown(scores)
+    scores[scores > ceiling] = np.nan
     logarithmic = style.wide_range(scores)
     for position, (axes, (name, group)) in enumerate(zip(grid, trials.items(), strict=True)):
         colour = inks.get(name, Ink(style.QUIET, "solid")).colour
@@ -61,7 +65,7 @@ def learning_rate_sensitivity(
             axes.text(0.02, 1 - _BAND / 2, "diverged", transform=axes.transAxes, va="center",
                       fontsize=6.5, color=style.WARNING)  # fmt: skip
         axes.scatter(rates, scores, s=3, color="#dfe1e4", linewidths=0)
-        _mark(axes, group, colour)
+        _mark(axes, group, colour, ceiling)
         axes.set_title(labels.get(name, name), color=style.INK, fontsize=8.5)
         axes.tick_params(labelsize=7)
         if position + columns >= len(trials):
@@ -69,6 +73,23 @@ def learning_rate_sensitivity(
             axes.tick_params(labelbottom=True)
     figure.supylabel(y_label, fontsize=8.5, color=style.QUIET)
     return figure
+
+
+def highest_shown(scores: ArrayLike) -> float:
+    """The score up to which trials are drawn to scale: as far above nine tenths as those reach.
+
+    Trainings that nearly diverged may end at any number, and leave the others no room.
+
+    Example:
+        >>> highest_shown([1.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 3.0, 3.0, 1e8])
+        5.0
+    """
+    known = np.asarray(scores, float)
+    known = known[np.isfinite(known)]
+    if not known.size:
+        return np.inf
+    most = float(np.quantile(known, 0.9))
+    return most + (most - float(known.min()))
 
 
 def _scale(axes: Axes, scores: np.ndarray, logarithmic: bool) -> None:
@@ -87,17 +108,24 @@ def _scale(axes: Axes, scores: np.ndarray, logarithmic: bool) -> None:
     axes.grid(axis="y")
 
 
-def _mark(axes: Axes, group: Sequence[Trial], colour: str) -> None:
+def _mark(axes: Axes, group: Sequence[Trial], colour: str, ceiling: float) -> None:
     # Empty artists would have boxes without an extent, which the layout takes into account.
     lost = [trial.learning_rate for trial in group if trial.score is None]
     if lost:
         axes.plot(lost, [1 - _BAND / 2] * len(lost), transform=axes.get_xaxis_transform(),
                   marker="x", markersize=4, color=style.WARNING, linestyle="none",
                   clip_on=False)  # fmt: skip
-    ended = [(t.learning_rate, t.score) for t in group if t.score is not None]
+    high = [t.learning_rate for t in group if t.score is not None and t.score > ceiling]
+    if high:
+        axes.plot(high, [1 - _BAND / 2] * len(high), transform=axes.get_xaxis_transform(),
+                  marker="^", markersize=3.5, color=colour, linestyle="none",
+                  clip_on=False)  # fmt: skip
+    ended = [
+        (t.learning_rate, t.score) for t in group if t.score is not None and t.score <= ceiling
+    ]
     if ended:
         axes.scatter(*np.array(ended).T, s=11, color=colour, linewidths=0, zorder=3)
     for trial in group:
-        if trial.chosen and trial.score is not None:
+        if trial.chosen and trial.score is not None and trial.score <= ceiling:
             axes.scatter(trial.learning_rate, trial.score, s=55, facecolors="none",
                          edgecolors=style.INK, linewidths=1.0, zorder=4, clip_on=False)  # fmt: skip

@@ -28,7 +28,7 @@ _NAMES = {
     "schedule_free_sgd": "Schedule-free SGD", "sgd": "SGD", "sign_sgd": "SignSGD",
     "signum": "Signum", "simplified_ademamix": "Simplified AdEMAMix", "sm3": "SM3",
     "soap": "SOAP", "yogi": "Yogi",
-    "wsd": "warm-up, stable, decay", "warmup_cosine": "warm-up and cosine",
+    "wsd": "WSD", "warmup_cosine": "warm-up and cosine",
     "warmup_linear": "warm-up and linear",
     "bilstm": "Bidirectional LSTM", "conv_attention": "Convolution + attention",
     "conformer": "Conformer", "convolved_keys": "Convolved-key Transformer",

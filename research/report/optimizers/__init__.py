@@ -52,9 +52,15 @@ def render(records: Records) -> Report:
 
     verdicts = overall(design, outcomes, shape, places, compared, same)
     verdicts += [workload_verdict(design, outcomes, workload) for workload in design.workloads]
-    noun = "optimizer" if len(design.entrants) == 1 else "optimizers"
+    optimizers = len({design.optimizer(entrant) for entrant in design.entrants})
+    noun = "optimizer" if optimizers == 1 else "optimizers"
+    with_schedules = (
+        f", {spelled(len(design.entrants)).lower()} with their schedules,"
+        if len(design.entrants) > optimizers
+        else ""
+    )
     title = (
-        f"{spelled(len(design.entrants))} {noun} compared on "
+        f"{spelled(optimizers)} {noun}{with_schedules} compared on "
         f"{count(len(design.workloads), 'workload')}"
     )
     body = join(

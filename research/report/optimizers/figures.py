@@ -238,7 +238,8 @@ def sensitivity_figures(design: Design, outcomes: Outcomes, seen: Look) -> list[
                 f"learning_rate_{workload}", plots.to_png(drawn),
                 f"Sensitivity to the learning rate, {name(workload)}.",
                 "A dot is a search trial at the longest horizon, the ring the chosen one; crosses "
-                "in the band above diverged. The other entrants' trials are grey behind.",
+                "in the band above diverged, triangles there ended far above nearly all others. "
+                "Grey behind: the other entrants' trials.",
                 "The other hyperparameters differ from trial to trial too, and each trial is one "
                 "seed, so the dots are no curve in the learning rate alone.",
             )
