@@ -88,6 +88,7 @@ def test_momentum_is_as_many_times_as_fast_as_the_steps_say():
     assert look(momentum_is_faster("q", 4.1), fast + slow).outcome == "does not hold"
     never = [row("q", "sgd", seed, [0.9, 0.9, 0.9, 0.9]) for seed in range(3)]
     assert "at least 4.0" in look(momentum_is_faster("q", 2), fast + never).evidence
+    assert look(momentum_is_faster("q", 4.1), fast + never).outcome == "undecided"
     assert look(momentum_is_faster("q", 2), slow).outcome == "not run"
     fast[1]["result"]["validation_score"] = [0.9, 0.9, 0.9, 0.9]
     assert look(momentum_is_faster("q", 2), fast + slow).outcome == "does not hold"
