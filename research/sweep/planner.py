@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import jax
 
 from research.sweep.chunks import Plan
-from research.sweep.meter import metered
 from research.sweep.program import Prepared, Program, make_program, windows
 from research.sweep.training import Task, Training
 
@@ -153,18 +152,18 @@ def _cost_of_trying(scan: Timing, plan: Plan, task: Task) -> float:
 def measure(
     prepared: Prepared, task: Task, plan: Plan, trainings: Sequence[Training]
 ) -> tuple[Timing, Program]:
-    """Seconds of one plan, evaluation included: the median of a few windows, or a slow one's."""
+    """Seconds of one plan, evaluation included: the median of a few windows.
+
+    The first window is not among them: it waits for tracing and compilation.
+    """
     program = make_program(prepared.workload, task, plan)
     running = itertools.chain.from_iterable(
         windows(program, prepared, plan, trainings[: plan.chunk]) for _ in itertools.count()
     )
-    with metered() as spent:
-        first = _seconds_of(running)
-    seconds = [max(0.0, first - spent.compile_seconds)]
-    while sum(seconds) < _ENOUGH_SECONDS and len(seconds) <= _MOST_REPEATS:
+    first, seconds = _seconds_of(running), [_seconds_of(running)]
+    while sum(seconds) < _ENOUGH_SECONDS and len(seconds) < _MOST_REPEATS:
         seconds.append(_seconds_of(running))
-    # The first call waits for more than what JAX counts as compilation.
-    window = statistics.median(seconds[1:] or seconds)
+    window = statistics.median(seconds)
     per_step = window / (plan.chunk * task.evaluate_every)
     return Timing(plan, per_step, max(0.0, first - window)), program
 
