@@ -51,14 +51,6 @@ class Records:
     timings: list[dict[str, Any]]
     rows: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
-    def trials_where(self, **settings: Any) -> list[dict[str, Any]]:
-        """The trials whose settings have all the given values."""
-        return [
-            trial
-            for trial in self.trials
-            if all(trial["settings"].get(name) == value for name, value in settings.items())
-        ]
-
     def examples(self, trial: str) -> dict[str, np.ndarray]:
         """The arrays saved with a trial; empty where there are none."""
         path = self.path / "examples" / f"{trial}.npz"

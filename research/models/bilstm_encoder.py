@@ -8,14 +8,14 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from research.models.recurrent import BothDirections
-from research.models.speech_encoder import CTCHead, mask_frames
+from research.models.speech_encoder import CTCHead, FrameForFrame, mask_frames
 from research.objectives.ctc_terms import Outputs
 
 GRAVES_2013: Mapping[str, Any] = {"width": 250, "layers": 5}
 """The network "CTC-5l-250h" of Graves et al. 2013, there with peepholes and weight noise."""
 
 
-class BiLSTMEncoder(nn.Module):
+class BiLSTMEncoder(FrameForFrame, nn.Module):
     """Layers of two LSTMs, one per direction, both fed with both below; then K logits per frame.
 
     The backward LSTM starts at the last valid frame of each sequence, so padding changes nothing.
@@ -51,15 +51,6 @@ class BiLSTMEncoder(nn.Module):
     intermediate: tuple[int, ...] = ()
     self_conditioned: bool = False
     dtype: jnp.dtype | None = None
-
-    @property
-    def subsampling(self) -> int:
-        """Feature frames for each frame of logits."""
-        return 1
-
-    def output_lengths(self, lengths: Int[Array, " B"]) -> Int[Array, " B"]:
-        """How many frames of logits are valid."""
-        return lengths
 
     @nn.compact
     def __call__(

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 
 import kernels
 from research.models.separable_conv import SeparableBlock
-from research.models.speech_encoder import CTCHead, mask_frames
+from research.models.speech_encoder import CTCHead, FrameForFrame, mask_frames
 from research.objectives.ctc_terms import Outputs
 
 
@@ -36,7 +36,7 @@ class AttentionBlock(nn.Module):
         return x + nn.Dropout(self.dropout)(y, deterministic=deterministic)
 
 
-class ConvAttentionEncoder(nn.Module):
+class ConvAttentionEncoder(FrameForFrame, nn.Module):
     """Convolution blocks, one self-attention block before the last of them, K logits per frame.
 
     The convolutions carry the order of frames, so attention needs no position of its own.
@@ -76,15 +76,6 @@ class ConvAttentionEncoder(nn.Module):
     self_conditioned: bool = False
     convolve: Callable = kernels.depthwise_conv1d
     dtype: jnp.dtype | None = None
-
-    @property
-    def subsampling(self) -> int:
-        """Feature frames for each frame of logits."""
-        return 1
-
-    def output_lengths(self, lengths: Int[Array, " B"]) -> Int[Array, " B"]:
-        """How many frames of logits are valid."""
-        return lengths
 
     @nn.compact
     def __call__(

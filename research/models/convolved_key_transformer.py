@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 
 import kernels
 from research.models.conformer import FeedForward
-from research.models.speech_encoder import CTCHead, mask_frames, sinusoids
+from research.models.speech_encoder import CTCHead, FrameForFrame, mask_frames, sinusoids
 from research.objectives.ctc_terms import Outputs
 
 
@@ -38,7 +38,7 @@ class ConvolvedKeyAttention(nn.Module):
         return nn.Dropout(self.dropout)(y, deterministic=deterministic)
 
 
-class ConvolvedKeyTransformer(nn.Module):
+class ConvolvedKeyTransformer(FrameForFrame, nn.Module):
     """A projection of the features with sinusoidal positions, Transformer blocks, K logits a frame.
 
     Each block is x + attention(norm(x)), x + feed-forward(norm(x)). The filters begin as the
@@ -80,15 +80,6 @@ class ConvolvedKeyTransformer(nn.Module):
     intermediate: tuple[int, ...] = ()
     self_conditioned: bool = False
     dtype: jnp.dtype | None = None
-
-    @property
-    def subsampling(self) -> int:
-        """Feature frames for each frame of logits."""
-        return 1
-
-    def output_lengths(self, lengths: Int[Array, " B"]) -> Int[Array, " B"]:
-        """How many frames of logits are valid."""
-        return lengths
 
     @nn.compact
     def __call__(

@@ -11,11 +11,11 @@ from jaxtyping import Array, Float, Int
 
 import kernels
 from research.models.separable_conv import SeparableBlock
-from research.models.speech_encoder import CTCHead, mask_frames
+from research.models.speech_encoder import CTCHead, FrameForFrame, mask_frames
 from research.objectives.ctc_terms import Outputs
 
 
-class SeparableConvEncoder(nn.Module):
+class SeparableConvEncoder(FrameForFrame, nn.Module):
     """A projection of the features, then residual separable blocks, K logits per frame.
 
     A frame of logits knows ``layers (size - 1) / 2`` frames to each side, and no more: what is in
@@ -57,15 +57,6 @@ class SeparableConvEncoder(nn.Module):
     self_conditioned: bool = False
     convolve: Callable = kernels.depthwise_conv1d
     dtype: jnp.dtype | None = None
-
-    @property
-    def subsampling(self) -> int:
-        """Feature frames for each frame of logits."""
-        return 1
-
-    def output_lengths(self, lengths: Int[Array, " B"]) -> Int[Array, " B"]:
-        """How many frames of logits are valid."""
-        return lengths
 
     @nn.compact
     def __call__(

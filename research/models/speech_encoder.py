@@ -61,6 +61,19 @@ def sinusoids(positions: Float[Array, " R"], width: int) -> Float[Array, "R D"]:
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=1)
 
 
+class FrameForFrame:
+    """An encoder that gives a frame of logits for each frame of features."""
+
+    @property
+    def subsampling(self) -> int:
+        """Feature frames for each frame of logits."""
+        return 1
+
+    def output_lengths(self, lengths: Int[Array, " B"]) -> Int[Array, " B"]:
+        """How many frames of logits are valid."""
+        return lengths
+
+
 class Condition(nn.Module):
     """The input of the next layer of a self-conditioned encoder: see ``condition``."""
 
