@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, Literal, NamedTuple, NoReturn
 
 import tyro
 
@@ -33,6 +33,16 @@ class Options:
     """Where data lies; by default $TRELLIS_DATA, else ~/.cache/trellis."""
     fresh: bool = False
     """Start anew instead of resuming; an earlier run is moved aside, not deleted."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepOptions(Options):
+    """Where to run, and on what; these change nothing in the result."""
+
+    backend: Literal["local", "slurm", "ray"] = "local"
+    """What runs the trainings: processes here, a SLURM cluster by submitit, or a Ray cluster."""
+    workers: int | None = None
+    """Processes or jobs at a time; by default as many as this machine has cores."""
 
 
 def main(

@@ -1,367 +1,341 @@
-"""Which speech encoder, trained with CTC, recognises digit strings of a speaker never heard?
+"""Which CTC objective, encoder and optimizer recognises speakers that were never heard?
 
     python -m experiments.compare_ctc quick
 
-Recordings of single spoken digits are joined into strings; encoders learn to transcribe them and
-are tested on strings of speakers that appear in no training string.
+Recordings of single spoken digits are joined into strings. A system is an encoder with an objective
+and an optimizer; it is tuned on strings of one speaker that it does not train on, then trained with
+seeds that all systems share, and tested on a speaker that neither its training nor its tuning
+heard.
 """
 
+import contextlib
 import dataclasses
-import functools
-import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import jax
-import numpy as np
-import optax
-
-from experiments.command_line import Options, Recipe, check_distinct, check_seeds
+from experiments.command_line import Recipe, SweepOptions, check_distinct, check_seeds
 from experiments.command_line import main as run_main
-from research import checkpoint, optimizers
-from research.data.digit_strings import StringBatch, StringConfig, digit_strings
-from research.data.spoken_digits import (
-    DigitRecordings,
-    SpeakerSplit,
-    default_speakers,
-    load_spoken_digits,
-    split_speakers,
-)
-from research.errors import ConfigError
-from research.models.encoders import ENCODERS
-from research.progress import Progress, show_progress
+from research import comparison, optimizers
+from research.comparison import Entrant, Study
+from research.data import data_dir as resolve_data_dir
+from research.data.fsdd import recordings_folder
+from research.data.spoken_digits import DigitRecordings
+from research.errors import ConfigError, RunError
+from research.objectives import registry
+from research.optimizers import Range
+from research.progress import show_progress
 from research.report import build_report
-from research.runlog import Run, open_run
-from research.speech.error_rates import confusion_counts, error_rate
-from research.speech.recogniser import (
-    FrontEnd,
-    Recogniser,
-    example_arrays,
-    make_recogniser,
-    recognise,
-)
-from research.sweep import Trial, run_trials
-from research.train import Diverged, State, fit
+from research.runlog import open_run
+from research.speech.material import digit_recordings, fingerprint, folds, validator
+from research.speech.systems import BATCH_SIZE, LOADER, System, make_encoder
+from research.sweep import Cell, Plan, Row, Task, Training, open_backend, run_cells
 
-DIGITS = tuple("0123456789")
-CLASSES = 1 + len(DIGITS)  # class 0 is the CTC blank
-# One frame of logits for so many of log-mel features, whichever the encoder: those that do not
-# subsample see so many of them stacked.
-LOG_MEL_PER_LOGITS = 4
-EACH_SPEAKER = "each"
+EACH, LAST = "each", "last"
 
-# Strings for validation and test come from streams that no training seed uses.
-_VALIDATION_SEED = 1_000_001
-_TEST_SEED = 1_000_002
-_EVALUATION_BATCH = 64
-_EXAMPLES = 8
-
-# Learning rates as the papers have them; in later versions some are scaled for the search.
-_find = functools.partial(optimizers.find, version=1)
+# Hyperparameters as the papers have them, and of these the ones that few trials can tune, in ranges
+# that suit networks of this size. Other optimizers are tuned over their whole space.
+_VERSION = 1
+# A training takes minutes: nothing is gained by several in one call.
+_PLAN = Plan("scan")
+SPACES: Mapping[str, Mapping[str, Range]] = {
+    "adam": {"learning_rate": Range(1e-3, 1e-2)},
+    "adamw": {"learning_rate": Range(1e-3, 1e-2), "weight_decay": Range(1e-3, 1e-1)},
+    "nadamw": {"learning_rate": Range(1e-3, 1e-2), "weight_decay": Range(1e-3, 1e-1)},
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
     """What is compared, on what, with which budget."""
 
-    data: Literal["auto", "fsdd", "espeak"] = "auto"
-    """Recordings: the Free Spoken Digit Dataset, espeak-ng voices, or the first if it is there."""
-    encoders: tuple[
-        Literal[
-            "bilstm",
-            "conv_attention",
-            "separable_conv",
-            "deep_speech2",
-            "conformer",
-            "convolved_keys",
-        ],
-        ...,
-    ] = ("conv_attention", "bilstm")
-    """Encoders to train."""
-    test_speakers: tuple[str, ...] = ()
-    """Speakers to hold out, one training each; "each" alone takes all of FSDD's in turn. By default
-    FSDD's last; synthetic voices always have ten fixed test voices."""
-    seeds: tuple[int, ...] = (1,)
-    """One training per encoder, test speaker and seed."""
-    steps: int = 600
-    """Length of each training."""
-    batch_size: int = 32
-    """Strings per step."""
-    max_seconds: float = 4.0
-    """Longest string; every waveform is padded to it."""
-    strings: StringConfig = dataclasses.field(
-        default_factory=lambda: StringConfig(gap_seconds=(0.0, 0.2), edge_seconds=(0.0, 0.2))
-    )
-    """How digits are joined."""
-    optimizer: str = "adamw"
-    """Name in research.optimizers."""
-    learning_rate: float = 3e-3
-    """Peak of the learning-rate schedule."""
+    corpus: Literal["auto", "fsdd", "espeak", "fsdd+espeak"] = "auto"
+    """Recordings: the Free Spoken Digit Dataset; espeak-ng voices; the first, with the second in
+    half of the training strings; or the last of these if the first is there, else the second."""
+    encoders: tuple[str, ...] = ("separable_conv",)
+    """Names in research.models.encoders."""
+    objectives: tuple[str, ...] = ("ctc", "intermediate_ctc")
+    """Names in research.objectives.registry."""
+    optimizers: tuple[str, ...] = ("adamw",)
+    """Names in research.optimizers, each with @schedule if it has one of its own."""
     schedule: str = "warmup_cosine"
-    """Name in research.optimizers."""
-    weight_decay: float = 1e-2
-    """Of optimizers whose search space has one; others take none."""
-    clip_norm: float = 1.0
-    """Gradients with a larger norm are scaled down to it."""
-    augment: tuple[Literal["gain", "noise", "mask"], ...] = ()
-    """Random changes of the training strings, besides those of joining them."""
-    evaluate_every: int = 50
-    """Steps between validations, and between checkpoints."""
-    validation_strings: int = 128
-    """Strings of each validation."""
-    test_strings: int = 512
-    """Strings of the unseen speaker's test."""
+    """Learning-rate schedule of optimizers that name none."""
+    test_speakers: tuple[str, ...] = (LAST,)
+    """Speakers to hold out in turn; "each" for all, "last" for the last. Synthetic voices always
+    have one fixed list of test voices."""
+    seeds: tuple[int, ...] = (1,)
+    """Seeds of the trainings that are tested; the same for all systems."""
+    crossed: bool = False
+    """Every seed with every test speaker; otherwise seed i goes with speaker i, in turn."""
+    steps: int = 400
+    """Length of these trainings, for objectives that see an utterance once in a step."""
+    match: Literal["compute", "steps"] = "compute"
+    """Whether objectives that see utterances twice in a step get half the steps, or as many."""
+    trials: int = 2
+    """Points of the search space tried in each search."""
+    search_steps: int = 100
+    """Length of the trainings of a search."""
+    tuning: Literal["shared", "each"] = "shared"
+    """Whether all objectives of an encoder, optimizer and test speaker use the winner of one search
+    with plain CTC, or have searches of their own."""
+    evaluations: int = 10
+    """Validations of each training."""
+    reference: str = "ctc"
+    """The objective that others are compared with."""
+    search_seed: int = 0
+    """Seed of the search points, and of initialisation and data order in the search."""
 
     def __post_init__(self):
         """Refuse what cannot be run."""
-        entry = _find(self.optimizer)
-        if entry.evaluated is not optimizers.as_trained:
-            raise ConfigError(
-                "optimizer must be one that is evaluated at the parameters that it trains; "
-                f"received {self.optimizer!r}."
-            )
-        if entry.finds_its_rate and self.learning_rate < entry.space["learning_rate"].low:
-            raise ConfigError(
-                f"learning_rate must be near 1 for {self.optimizer}, which finds its own and takes "
-                f"this as a factor; received {self.learning_rate}. Pass --learning-rate 1."
-            )
-        for name in ("steps", "batch_size", "evaluate_every", "validation_strings", "test_strings"):
+        for name in ("steps", "search_steps", "trials", "evaluations"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1; received {getattr(self, name)}.")
-        for name in ("learning_rate", "clip_norm", "max_seconds"):
-            value = getattr(self, name)
-            if not 0 < value < math.inf:
-                raise ConfigError(f"{name} must be positive and finite; received {value}.")
-        if not 0 <= self.weight_decay < math.inf:
-            raise ConfigError(
-                f"weight_decay must be finite and not negative; received {self.weight_decay}."
-            )
-        optimizers.find_schedule(self.schedule)
-        for name in ("encoders", "seeds"):
+        for name in ("steps", "search_steps"):
+            least = 2 * self.evaluations
+            if getattr(self, name) < least:
+                raise ConfigError(
+                    f"{name} must be at least twice the evaluations, {least}; received "
+                    f"{getattr(self, name)}."
+                )
+        for name in ("encoders", "objectives", "optimizers", "seeds", "test_speakers"):
             check_distinct(name, getattr(self, name))
-        if self.test_speakers:
-            check_distinct("test_speakers", self.test_speakers)
-        if EACH_SPEAKER in self.test_speakers and len(self.test_speakers) > 1:
-            raise ConfigError(f'test_speakers: "each" stands alone; received {self.test_speakers}.')
-        check_seeds(self.seeds)
+        check_seeds((self.search_seed, *self.seeds))
+        if max(self.seeds) >= comparison.FIRST_SEARCH_SEED:
+            raise ConfigError(
+                f"seeds must be below {comparison.FIRST_SEARCH_SEED}, as searches use those above; "
+                f"received {max(self.seeds)}."
+            )
+        for encoder in self.encoders:
+            for objective in self.objectives:
+                make_encoder(encoder, objective, classes=2)
+        for text in self.optimizers:
+            name = comparison.entrant(text, self.schedule).optimizer
+            optimizers.find(name, _VERSION)
+        if self.reference not in self.objectives:
+            raise ConfigError(
+                f"reference must be one of the objectives, {', '.join(self.objectives)}; received "
+                f"{self.reference!r}. Add it to --objectives or name another with --reference."
+            )
+        if {EACH, LAST} & {*self.test_speakers} and len(self.test_speakers) > 1:
+            raise ConfigError(
+                f'test_speakers: "{EACH}" and "{LAST}" stand alone; received {self.test_speakers}.'
+            )
 
 
 RECIPES = {
-    "quick": Recipe("5 minutes on 2 cores; two encoders, one unseen speaker", Config()),
+    "quick": Recipe("4 minutes on 2 cores; two objectives, one unseen speaker", Config()),
     "standard": Recipe(
-        "half an hour on 2 cores with FSDD; two encoders, every speaker unseen in turn",
-        Config(test_speakers=(EACH_SPEAKER,)),
+        "an hour on 2 cores with FSDD; four objectives, every speaker unseen in turn",
+        Config(
+            objectives=("ctc", "label_smoothed_ctc", "intermediate_ctc", "consistency_ctc"),
+            test_speakers=(EACH,),
+            seeds=(1, 2, 3, 4, 5),
+            steps=1000,
+            trials=5,
+            search_steps=300,
+        ),
+    ),
+    "full": Recipe(
+        "some 200 hours on 2 cores, resumable; all objectives, encoders and three optimizers",
+        Config(
+            encoders=(
+                *("separable_conv", "bilstm", "conv_attention"),
+                *("deep_speech2", "conformer", "convolved_keys"),
+            ),
+            objectives=tuple(registry.OBJECTIVES),
+            optimizers=("adamw", "momentum", "muon"),
+            test_speakers=(EACH,),
+            seeds=(1, 2, 3, 4, 5),
+            crossed=True,
+            steps=1000,
+            trials=10,
+            search_steps=300,
+            tuning="each",
+        ),
     ),
 }
 
 
-class Fold(NamedTuple):
-    """Who is tested, under one name, and which recordings are for what."""
+class Design(NamedTuple):
+    """A configuration with what the recordings add to it."""
 
-    name: str
-    split: SpeakerSplit
+    config: Config
+    corpus: str
+    recordings: DigitRecordings
+    folds: tuple[str, ...]
+    data_dir: Path | None
 
+    @property
+    def pairs(self) -> list[tuple[str, int]]:
+        """(test speaker, seed) of the trainings that are tested, for every system."""
+        seeds = self.config.seeds
+        if self.config.crossed:
+            return [(fold, seed) for fold in self.folds for seed in seeds]
+        most = max(len(self.folds), len(seeds))
+        return [(self.folds[i % len(self.folds)], seeds[i % len(seeds)]) for i in range(most)]
 
-def make_folds(recordings: DigitRecordings, test_speakers: tuple[str, ...]) -> list[Fold]:
-    """One fold per held-out speaker; by default the data set's own choice of test speakers.
+    @property
+    def entrants(self) -> list[Entrant]:
+        """The optimizers with their schedules."""
+        return [comparison.entrant(text, self.config.schedule) for text in self.config.optimizers]
 
-    Synthetic voices have one fold only: many of them are variations of one another, so only the
-    fixed lists keep near copies of a test voice out of training.
+    def steps_of(self, objective: str) -> int:
+        """How long an objective trains, so that none costs more than another if that is asked."""
+        views = registry.find(objective).views if self.config.match == "compute" else 1
+        return self._whole(self.config.steps // views)
 
-    Raises:
-        ConfigError: synthetic voices chosen by name.
-        DataError: a speaker that is not in the recordings.
-    """
-    default_test, validation = default_speakers(recordings)
-    if validation and test_speakers not in ((), (EACH_SPEAKER,)):
-        raise ConfigError(
-            "test_speakers must be left out with synthetic voices, which have a fixed list of test "
-            f"voices; received {', '.join(test_speakers)}."
+    def task(self, system: System, entrant: Entrant, steps: int) -> Task:
+        """Of the trainings of a system for so many steps."""
+        return Task(
+            workload=system.name,
+            sha256=fingerprint(*system.heard, self.data_dir),
+            optimizer=entrant.optimizer,
+            space_version=_VERSION,
+            schedule=entrant.schedule,
+            steps=self._whole(steps),
+            evaluate_every=steps // self.config.evaluations,
         )
-    if not test_speakers or validation:
-        name = default_test[0] if len(default_test) == 1 else f"{len(default_test)} unseen voices"
-        return [Fold(name, split_speakers(recordings, default_test, validation))]
-    if test_speakers == (EACH_SPEAKER,):
-        test_speakers = recordings.speaker_names
-    return [Fold(speaker, split_speakers(recordings, (speaker,))) for speaker in test_speakers]
 
+    def _whole(self, steps: int) -> int:
+        return steps - steps % self.config.evaluations
 
-def make_strings(
-    recordings: DigitRecordings,
-    indices: np.ndarray,
-    config: Config,
-    *,
-    stream: int,
-    step: int,
-    size: int,
-) -> StringBatch:
-    """The batch of digit strings that belongs to (stream, step)."""
-    return digit_strings(
-        recordings,
-        indices,
-        config.strings,
-        seed=stream,
-        step=step,
-        batch_size=size,
-        max_samples=round(config.max_seconds * recordings.sample_rate),
-    )
-
-
-def make_encoder(name: str) -> tuple[Any, FrontEnd]:
-    """An encoder and the front end that goes with it."""
-    encoder = ENCODERS[name](classes=CLASSES)
-    return encoder, FrontEnd(stack=LOG_MEL_PER_LOGITS // encoder.subsampling)
-
-
-def make_encoder_recogniser(encoder: Any, front_end: FrontEnd, config: Config) -> Recogniser:
-    """The recogniser of an encoder under the configuration's optimizer."""
-    entry = _find(config.optimizer)
-    hyperparameters = {"learning_rate": config.learning_rate}
-    if "weight_decay" in entry.space:
-        hyperparameters["weight_decay"] = config.weight_decay
-    optimizer = optimizers.build_scheduled(entry, hyperparameters, config.schedule, config.steps)
-    optimizer = optax.chain(optax.clip_by_global_norm(config.clip_norm), optimizer)
-    return make_recogniser(encoder, front_end, optimizer, augment=config.augment)
-
-
-def train_trial(
-    trial: Trial,
-    recogniser: Recogniser,
-    front_end: FrontEnd,
-    recordings: DigitRecordings,
-    split: SpeakerSplit,
-    config: Config,
-    run: Run,
-    progress: Progress,
-) -> dict[str, Any]:
-    """Train from the last checkpoint, or from the start, and test on the unseen speaker."""
-    seed = trial.settings["seed"]
-
-    def make_set(indices, stream, count) -> list[StringBatch]:
-        size = min(count, _EVALUATION_BATCH)
+    def cells(self) -> list[Cell]:
+        """The searches; each is followed by the trainings that use its winner."""
+        shared = self.config.tuning == "shared"
+        groups = [self.config.objectives] if shared else [(o,) for o in self.config.objectives]
         return [
-            make_strings(recordings, indices, config, stream=stream, step=step, size=size)
-            for step in range(-(-count // size))
+            self._search(encoder, entrant, fold, group)
+            for fold in self.folds
+            for encoder in self.config.encoders
+            for entrant in self.entrants
+            for group in groups
         ]
 
-    def batches(step) -> StringBatch:
-        return make_strings(
-            recordings, split.train, config, stream=seed, step=step, size=config.batch_size
+    def _search(self, encoder: str, entrant: Entrant, fold: str, objectives: Sequence[str]) -> Cell:
+        tuned_with = "ctc" if self.config.tuning == "shared" else objectives[0]
+        voice = validator(self.recordings, fold)
+        system = System(self.corpus, encoder, tuned_with, fold, voice)
+        task = self.task(system, entrant, self.config.search_steps)
+        search = comparison.search(
+            Study(task),
+            trials=self.config.trials,
+            seed=self.config.search_seed,
+            space=_space(entrant.optimizer),
         )
 
-    validation = make_set(split.validation, _VALIDATION_SEED, config.validation_strings)
-    directory = run.checkpoints(trial.name)
+        def then(rows: list[Row]) -> list[Cell]:
+            best = comparison.winner(rows)
+            if best is None:
+                return []
+            return [
+                self._final(System(self.corpus, encoder, name, fold), entrant, best["settings"])
+                for name in objectives
+            ]
 
-    def on_evaluate(state: State, train_loss: float) -> None:
-        found = recognise(recogniser, state.params, validation, config.validation_strings)
-        if not math.isfinite(found.loss):
-            raise Diverged(int(state.step))
-        run.log(
-            trial.name,
-            int(state.step),
-            train_loss=train_loss,
-            validation_loss=found.loss,
-            validation_label_error_rate=error_rate(found.errors),
-        )
-        checkpoint.save(directory, state, train_key)
+        return Cell(tuple(search), then, _PLAN)
 
-    init_key, train_key = jax.random.split(jax.random.key(seed))
-    state = recogniser.init(init_key, batches(0))
-    restored = checkpoint.restore_latest(directory, state, train_key)
-    if restored is not None:
-        state, train_key = restored
-        progress.start(trial.name, trial.steps, done=int(state.step))
-    state = fit(
-        recogniser.step,
-        state,
-        batches,
-        key=train_key,
-        steps=config.steps,
-        evaluate_every=config.evaluate_every,
-        on_evaluate=on_evaluate,
-        on_step=progress.step,
-    )
-    test = make_set(split.test, _TEST_SEED, config.test_strings)
-    found = recognise(recogniser, state.params, test, config.test_strings)
-    run.save_examples(
-        trial.name, example_arrays(recogniser, front_end, state.params, test[0], _EXAMPLES)
-    )
-    symbols = range(1, CLASSES)
-    return {
-        "label_error_rate": error_rate(found.errors),
-        "validation_label_error_rate": error_rate(
-            recognise(recogniser, state.params, validation, config.validation_strings).errors
-        ),
-        "utterance_errors": [list(counts) for counts in found.errors],
-        "confusion": {
-            "symbols": list(DIGITS),
-            "counts": confusion_counts(found.references, found.hypotheses, symbols).tolist(),
-        },
-        "steps": config.steps,
-    }
+    def _final(self, system: System, entrant: Entrant, won: Mapping[str, Any]) -> Cell:
+        task = self.task(system, entrant, self.steps_of(system.objective))
+        point = won["hyperparameters"]
+        seeds = [seed for fold, seed in self.pairs if fold == system.fold]
+        trainings = [Training(task, "final", 0, won["trial"], seed, point) for seed in seeds]
+        return Cell(tuple(trainings), plan=_PLAN)
 
+    def steps(self) -> int:
+        """Of all trainings together."""
+        systems = len(self.config.encoders) * len(self.entrants)
+        searches = 1 if self.config.tuning == "shared" else len(self.config.objectives)
+        searched = searches * len(self.folds) * self.config.trials
+        search_steps = self._whole(self.config.search_steps)
+        final = sum(self.steps_of(name) for name in self.config.objectives) * len(self.pairs)
+        return systems * (searched * search_steps + final)
 
-def count_parameters(recogniser: Recogniser, batch: StringBatch) -> int:
-    """Trained numbers of a recogniser's encoder."""
-    params = jax.eval_shape(recogniser.init, jax.random.key(0), batch).params
-    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params))
-
-
-def run(recipe: str, config: Config, options: Options) -> Path:
-    """Run or resume the comparison; returns the path of the report."""
-    recordings = load_spoken_digits(config.data, options.data_dir)
-    folds = make_folds(recordings, config.test_speakers)
-    names = tuple(fold.name for fold in folds)
-    resolved = dataclasses.replace(config, data=recordings.name, test_speakers=names)
-    total = len(config.encoders) * len(folds) * len(config.seeds) * config.steps
-    with (
-        open_run(
-            options.out,
-            experiment="compare_ctc",
-            recipe=recipe,
-            config=dataclasses.asdict(resolved),
-            data={
-                "name": recordings.name,
-                "source": recordings.source,
-                "sha256": recordings.sha256,
+    def described(self) -> dict[str, Any]:
+        """The configuration with what a report must know besides."""
+        found = {name: registry.find(name) for name in self.config.objectives}
+        spaces = {e.optimizer: _space(e.optimizer) for e in self.entrants}
+        return dataclasses.asdict(self.config) | {
+            "corpus": self.corpus,
+            "source": self.recordings.source,
+            "folds": list(self.folds),
+            "steps_of": {name: self.steps_of(name) for name in found},
+            "views": {name: objective.views for name, objective in found.items()},
+            "labels": {name: objective.label for name, objective in found.items()},
+            "sources": {name: objective.source for name, objective in found.items()},
+            "search_spaces": {
+                optimizer: {name: bounds._asdict() for name, bounds in space.items()}
+                for optimizer, space in spaces.items()
             },
-            seeds=list(config.seeds),
-            fresh=options.fresh,
-        ) as run_,
-        show_progress("Comparing CTC encoders", total) as progress,
-    ):
-        for name in config.encoders:
-            encoder, front_end = make_encoder(name)
-            recogniser = make_encoder_recogniser(encoder, front_end, config)
-            for fold in folds:
+            "batch_size": BATCH_SIZE,
+            "metric": "label error rate",
+        }
 
-                def execute(trial, recogniser=recogniser, front_end=front_end, fold=fold):
-                    return train_trial(
-                        trial,
-                        recogniser,
-                        front_end,
-                        recordings,
-                        fold.split,
-                        config,
-                        run_,
-                        progress,
-                    )
 
-                batch = make_strings(recordings, fold.split.train, config, stream=0, step=0, size=1)
-                settings = {
-                    "encoder": name,
-                    "test_speaker": fold.name,
-                    "parameters": count_parameters(recogniser, batch),
-                }
-                trials = [
-                    Trial(
-                        f"{name}/{fold.name.replace(' ', '-')}/seed-{seed}",
-                        settings | {"seed": seed},
-                        config.steps,
-                    )
-                    for seed in config.seeds
-                ]
-                run_trials(run_, trials, execute, progress)
+def _space(optimizer: str) -> Mapping[str, Range]:
+    return SPACES.get(optimizer) or optimizers.find(optimizer, _VERSION).space
+
+
+def make_design(config: Config, data_dir: Path | None) -> Design:
+    """Choose the recordings and who is held out.
+
+    Raises:
+        ConfigError: a test speaker that is not among the recordings', or who is reserved.
+        DataError: recordings that are missing or cannot be used.
+    """
+    corpus = config.corpus
+    if corpus == "auto":
+        there = recordings_folder(resolve_data_dir(data_dir)).exists()
+        corpus = "fsdd+espeak" if there else "espeak"
+    recordings = digit_recordings(corpus, data_dir)
+    every = folds(recordings)
+    chosen = config.test_speakers
+    if chosen == (EACH,):
+        chosen = every
+    elif chosen == (LAST,):
+        chosen = every[-1:]
+    else:
+        unknown = sorted({*chosen} - {*every})
+        if unknown:
+            raise ConfigError(
+                f"test_speakers must be among {', '.join(every)}, or {EACH} or {LAST}; received "
+                f"{', '.join(unknown)}."
+            )
+    return Design(config, corpus, recordings, chosen, data_dir)
+
+
+def run(recipe: str, config: Config, options: SweepOptions) -> Path:
+    """Run or resume the comparison; returns the path of the report."""
+    design = make_design(config, options.data_dir)
+    with open_run(
+        options.out,
+        experiment="compare_ctc",
+        recipe=recipe,
+        config=design.described(),
+        data={
+            "name": design.corpus,
+            "source": design.recordings.source,
+            "sha256": design.recordings.sha256,
+        },
+        seeds=[config.search_seed, *config.seeds],
+        fresh=options.fresh,
+    ) as run_:
+        where = options.backend, run_.path, options.data_dir, options.workers
+        try:
+            with (
+                show_progress("Comparing CTC systems", design.steps()) as progress,
+                contextlib.closing(open_backend(*where)) as backend,
+            ):
+                run_cells(
+                    run_.path,
+                    design.cells(),
+                    backend,
+                    progress,
+                    expected_steps=design.steps(),
+                    loader=LOADER,
+                )
+        except RunError:
+            build_report(run_.path)  # of what did not fail
+            raise
         return build_report(run_.path)
 
 
@@ -369,9 +343,10 @@ def main() -> None:
     """Command line."""
     run_main(
         "compare_ctc",
-        "Compare speech encoders trained with CTC on strings of spoken digits.",
+        "Compare CTC objectives, encoders and optimizers on speakers that were never heard.",
         RECIPES,
         run,
+        options=SweepOptions(),
     )
 
 

@@ -11,9 +11,9 @@ import contextlib
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from experiments.command_line import Options, Recipe, check_distinct, check_seeds
+from experiments.command_line import Recipe, SweepOptions, check_distinct, check_seeds
 from experiments.command_line import main as run_main
 from research import comparison, optimizers, workloads
 from research.comparison import FIRST_SEARCH_SEED, Study
@@ -23,18 +23,8 @@ from research.optimizers import LATEST
 from research.progress import show_progress
 from research.report import build_report
 from research.runlog import open_run
-from research.sweep import Cell, Row, Task, Training, open_backend, run_cells
+from research.sweep import Cell, Row, Task, open_backend, run_cells
 from research.workloads.workload import Workload
-
-
-@dataclasses.dataclass(frozen=True)
-class SweepOptions(Options):
-    """Where to run, and on what; these change nothing in the result."""
-
-    backend: Literal["local", "slurm", "ray"] = "local"
-    """What runs the trainings: processes here, a SLURM cluster by submitit, or a Ray cluster."""
-    workers: int | None = None
-    """Processes or jobs at a time; by default as many as this machine has cores."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,8 +196,8 @@ def run(recipe: str, config: Config, options: SweepOptions) -> Path:
 def cell_of(study: Study, config: Config) -> Cell:
     """The trainings of a study: its search, and then the winner with every seed."""
 
-    def then(rows: list[Row]) -> list[Training]:
-        return comparison.final(study, rows, config.seeds)
+    def then(rows: list[Row]) -> list[Cell]:
+        return [Cell(tuple(comparison.final(study, rows, config.seeds)))]
 
     search = comparison.search(study, trials=config.trials, seed=config.search_seed)
     return Cell(tuple(search), then)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from research import optimizers
 from research.errors import ConfigError
+from research.optimizers import Range
 from research.sweep import Training
 from research.sweep.training import Task
 
@@ -60,7 +61,9 @@ def entrant(text: str, schedule: str) -> Entrant:
     return Entrant(optimizer, own or schedule)
 
 
-def search(study: Study, *, trials: int, seed: int) -> list[Training]:
+def search(
+    study: Study, *, trials: int, seed: int, space: Mapping[str, Range] | None = None
+) -> list[Training]:
     """The search of a study: points of the optimizer's space, each trained once.
 
     Points are a scrambled Halton sequence of the study's own. The seed of initialisation and of
@@ -70,6 +73,7 @@ def search(study: Study, *, trials: int, seed: int) -> list[Training]:
         study: what is searched.
         trials: points.
         seed: of the whole comparison.
+        space: instead of the one that the registry has for the optimizer.
 
     Example:
         >>> study = Study(Task("digits_mlp", "ab", "sgd", 2, "cosine", 100, 10))
@@ -77,8 +81,8 @@ def search(study: Study, *, trials: int, seed: int) -> list[Training]:
         [0, 1]
     """
     task = study.task
-    entry = optimizers.find(task.optimizer, task.space_version)
-    points = optimizers.draw_trials(entry.space, trials, seed=_hash(seed, study.number, task))
+    space = space or optimizers.find(task.optimizer, task.space_version).space
+    points = optimizers.draw_trials(space, trials, seed=_hash(seed, study.number, task))
     data_seed = FIRST_SEARCH_SEED + _hash(seed, study.number) % FIRST_SEARCH_SEED
     return [
         Training(task, "search", study.number, trial, data_seed, point)

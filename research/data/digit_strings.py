@@ -65,12 +65,15 @@ class StringBatch(NamedTuple):
         lengths: samples of each string, int32 (B,).
         labels: int32 (B, N), digit + 1 (0 is the CTC blank), 0 in padding.
         label_paddings: float32 (B, N), 1 where `labels` is padding, else 0.
+        spans: float32 (B, N, 2), where each label begins and ends in seconds, 0 in padding; None
+            where nobody knows.
     """
 
     waveforms: Float[np.ndarray, "B S"]
     lengths: Int[np.ndarray, " B"]
     labels: Int[np.ndarray, "B N"]
     label_paddings: Float[np.ndarray, "B N"]
+    spans: Float[np.ndarray, "B N 2"] | None = None
 
 
 class _Plan(NamedTuple):
@@ -146,6 +149,7 @@ def digit_strings(
     lengths = np.zeros(batch_size, np.int32)
     labels = np.zeros((batch_size, config.max_digits), np.int32)
     label_paddings = np.ones((batch_size, config.max_digits), np.float32)
+    spans = np.zeros((batch_size, config.max_digits, 2), np.float32)
     reel = _noise_reel(max_samples)
     fade = _fade(round(FADE_SECONDS * rate))
     for b in range(batch_size):
@@ -165,7 +169,9 @@ def digit_strings(
         lengths[b] = plan.length
         labels[b, :count] = recordings.digits[plan.clips] + 1
         label_paddings[b, :count] = 0.0
-    return StringBatch(waveforms, lengths, labels, label_paddings)
+        spans[b, :count, 0] = plan.starts / rate
+        spans[b, :count, 1] = (plan.starts + sizes[plan.clips]) / rate
+    return StringBatch(waveforms, lengths, labels, label_paddings, spans)
 
 
 def _speaker_pools(recordings: DigitRecordings, indices: np.ndarray) -> list[np.ndarray]:

@@ -46,7 +46,7 @@ class BiLSTMEncoder(FrameForFrame, nn.Module):
 
     classes: int
     width: int = 128
-    layers: int = 1
+    layers: int = 2
     dropout: float = 0.2
     intermediate: tuple[int, ...] = ()
     self_conditioned: bool = False

@@ -8,20 +8,24 @@ import functools
 import importlib
 import os
 import sys
+import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from research.errors import DataError
 from research.sweep.chunks import Chunk, Plan, chunk_of, groups_of
 from research.sweep.meter import metered
 from research.sweep.planner import choose
 from research.sweep.program import Prepared, Program, make_program, prepare, sizes, train
-from research.sweep.store import append_line, store_of
+from research.sweep.store import Row, append_line, store_of
 from research.sweep.training import Task
-from research.workloads.workload import Workload
+from research.workloads.workload import Examination, Workload
+
+EXAMPLES = "examples"  # folder of a run directory: arrays of a row, under its key
 
 
 def execute(
@@ -63,8 +67,12 @@ def _train(chunk: Chunk, run_path: Path, data_dir: str | None) -> dict[str, Any]
         for group in groups_of(plan, chunk.trainings):
             if not store.missing(training.key() for training in group):
                 continue
-            rows, taken = train(program, prepared, plan, group)
-            committed += [row["key"] for row in rows if store.commit(row)]
+            ended, taken = train(program, prepared, plan, group)
+            for row, found in ended:
+                if found is not None:
+                    _keep_examination(run_path, row, found)
+                if store.commit(row):
+                    committed.append(row["key"])
             steps += taken
     record = {
         "task": chunk.task._asdict(),
@@ -79,6 +87,19 @@ def _train(chunk: Chunk, run_path: Path, data_dir: str | None) -> dict[str, Any]
     if steps:
         append_line(run_path / "timings.jsonl", record)
     return record
+
+
+def _keep_examination(run_path: Path, row: Row, found: Examination) -> None:
+    """Arrays before the row, so that a row that is there has them; times as they come."""
+    if found.arrays:
+        folder = run_path / EXAMPLES
+        folder.mkdir(exist_ok=True)
+        temporary = folder / f".{row['key']}.{uuid.uuid4().hex}.npz"
+        np.savez_compressed(temporary, allow_pickle=False, **found.arrays)
+        os.replace(temporary, folder / f"{row['key']}.npz")
+    if found.timings:
+        named = {"workload": row["settings"]["workload"], "key": row["key"], **found.timings}
+        append_line(run_path / "timings.jsonl", {"recognition": named})
 
 
 @functools.lru_cache(maxsize=2)

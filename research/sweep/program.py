@@ -10,6 +10,7 @@ where the loop over steps is.
 
 import functools
 import math
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -26,7 +27,7 @@ from research.sweep.curve import Curve
 from research.sweep.store import Row
 from research.sweep.training import Task, Training
 from research.train import State, init_state, make_train_step, padded_batches
-from research.workloads.workload import Workload
+from research.workloads.workload import Examination, Workload
 
 _EVALUATION_BATCH = 256
 
@@ -75,12 +76,14 @@ class Program(NamedTuple):
     ``begin(params, key data, hyperparameters)``, with an axis R each, -> Trainings;
     ``advance(data, trainings, indices (R, W, B))`` -> the same W steps later, losses (R, W), and
     the sums over each validation batch, {"loss": (R, N), "score": (R, N)};
-    ``test(data, trainings)`` -> the same for the test split.
+    ``test(data, trainings)`` -> the same for the test split; ``evaluated(trainings)`` -> the
+    parameters to evaluate, with the axis R.
     """
 
     begin: Callable[[Any, Any, Hyperparameters], Trainings]
     advance: Callable[..., tuple[Trainings, Array, Mapping[str, Array]]]
     test: Callable[[Data, Trainings], Mapping[str, Array]]
+    evaluated: Callable[[Trainings], Any]
 
 
 def prepare(workload: Workload) -> Prepared:
@@ -151,8 +154,11 @@ def make_program(workload: Workload, task: Task, plan: Plan) -> Program:
         state, metrics = take(training.states, batch, key)
         return training._replace(states=state), metrics["loss"]
 
+    def evaluated(training: Trainings):
+        return entry.evaluated(training.states.opt_state, training.states.params)
+
     def evaluate(split: Split, training: Trainings):
-        params = entry.evaluated(training.states.opt_state, training.states.params)
+        params = evaluated(training)
 
         def sums(batch_and_valid):
             batch, valid = batch_and_valid
@@ -180,6 +186,7 @@ def make_program(workload: Workload, task: Task, plan: Plan) -> Program:
         jax.jit(lambda *arguments: jax.lax.map(lambda one: begin(*one), arguments)),
         advance,
         jax.jit(_rows(test, plan)),
+        jax.jit(jax.vmap(evaluated)),
     )
 
 
@@ -294,9 +301,16 @@ def _filled(plan: Plan, trainings: Sequence[Training]) -> list[Training]:
     return [*trainings, *([trainings[-1]] * (plan.chunk - len(trainings)))]
 
 
+class Trained(NamedTuple):
+    """A training that has ended: its row, and what was found besides where a workload looks."""
+
+    row: Row
+    examination: Examination | None
+
+
 def train(
     program: Program, prepared: Prepared, plan: Plan, trainings: Sequence[Training]
-) -> tuple[list[Row], int]:
+) -> tuple[list[Trained], int]:
     """Run up to ``plan.chunk`` trainings of one task from start to end.
 
     Args:
@@ -306,12 +320,12 @@ def train(
         trainings: which.
 
     Returns:
-        A row for each, in their order, and how many steps were taken in all of them together.
+        What came of each, in their order, and how many steps were taken in all of them together.
     """
     task = trainings[0].task
     curves = [Curve(task.steps, task.evaluate_every) for _ in trainings]
     final = any(training.phase == "final" for training in trainings)
-    steps, tested = 0, {}
+    steps, tested, params = 0, {}, None
     for running, losses, means in windows(program, prepared, plan, trainings):
         for row, curve in enumerate(curves):
             curve.add(losses[row], float(means["loss"][row]), float(means["score"][row]))
@@ -320,11 +334,18 @@ def train(
             break
         if final and steps == task.steps * len(trainings):
             tested = _means(program.test(prepared.data, running), prepared.test_examples)
-    rows = []
+            params = program.evaluated(running) if prepared.workload.examine else None
+    ended = []
     for row, (training, curve) in enumerate(zip(trainings, curves, strict=True)):
         scores = {name: float(mean[row]) for name, mean in tested.items()}
-        rows.append(curve.row(training, scores if training.phase == "final" else {}))
-    return rows, steps
+        made = curve.row(training, scores if training.phase == "final" else {})
+        found = None
+        if training.phase == "final" and made["status"] == "finished" and params is not None:
+            assert prepared.workload.examine is not None
+            found = prepared.workload.examine(jax.tree.map(operator.itemgetter(row), params))
+            made["result"]["details"] = dict(found.details)
+        ended.append(Trained(made, found))
+    return ended, steps
 
 
 def _means(sums: Mapping[str, Array], examples: int) -> dict[str, Float[np.ndarray, " R"]]:

@@ -24,20 +24,22 @@ _SECONDS_BETWEEN_LOOKS = 1.0
 _ATTEMPTS = 2
 
 
-def _nothing_more(rows: list[Row]) -> Sequence[Training]:
+def _nothing_more(rows: list[Row]) -> Sequence["Cell"]:
     del rows
     return ()
 
 
 class Cell(NamedTuple):
-    """Trainings of one task, and what to run when all their rows are there.
+    """Trainings of one task, and the cells to run when all their rows are there.
 
     ``then(rows)`` gets the rows in the order of the trainings; what it returns must depend on them
-    alone, because a run that is resumed calls it again.
+    alone, because a run that is resumed calls it again. With a ``plan`` none is measured, and each
+    call of the program is a chunk of its own: for trainings of minutes.
     """
 
     trainings: tuple[Training, ...]
-    then: Callable[[list[Row]], Sequence[Training]] = _nothing_more
+    then: Callable[[list[Row]], Sequence["Cell"]] = _nothing_more
+    plan: Plan | None = None
 
 
 def plan_id(task: Task) -> str:
@@ -101,6 +103,7 @@ class _Running:
         self._loader = loader
         self._store = store_of(path)
         self._plans = _read_plans(path / "plan.json")
+        self._waiting: dict[str, list[tuple[Cell, list[Row]]]] = {}  # for a plan, by its name
         self._attempts: dict[Future[dict[str, Any]], _Attempt] = {}
         self._failures: list[tuple[str, Path]] = []
         self._steps_of: dict[str, int] = {}  # of every training seen so far, by key
@@ -116,15 +119,7 @@ class _Running:
             self._store.read(key)  # a damaged row is said now, not after hours
         self._expected_steps = max(self._expected_steps, sum(self._steps_of.values()))
         self._progress.start("trainings", self._expected_steps, self._done())
-        unplanned: dict[str, list[tuple[Cell, list[Row]]]] = {}
-        for cell, into in zip(cells, rows, strict=True):
-            name = plan_id(cell.trainings[0].task)
-            if name in self._plans or not self._missing(cell.trainings):
-                self._start(cell, into)
-            else:
-                unplanned.setdefault(name, []).append((cell, into))
-        for name, waiting in unplanned.items():
-            self._plan(name, waiting)
+        self._begin(list(zip(cells, rows, strict=True)))
         while self._attempts:
             ended, _ = wait(self._attempts, _SECONDS_BETWEEN_LOOKS, FIRST_COMPLETED)
             for future in ended:
@@ -152,6 +147,21 @@ class _Running:
         there = self._store.keys()
         return sum(steps for key, steps in self._steps_of.items() if key in there)
 
+    def _begin(self, cells: Sequence[tuple[Cell, list[Row]]]) -> None:
+        """Start the cells that have a plan or need none; have plans measured for the others."""
+        unplanned: dict[str, list[tuple[Cell, list[Row]]]] = {}
+        for cell, into in cells:
+            name = plan_id(cell.trainings[0].task)
+            if cell.plan or name in self._plans or not self._missing(cell.trainings):
+                self._start(cell, into)
+            elif name in self._waiting:
+                self._waiting[name].append((cell, into))
+            else:
+                unplanned.setdefault(name, []).append((cell, into))
+        for name, waiting in unplanned.items():
+            self._waiting[name] = waiting
+            self._plan(name, waiting)
+
     def _plan(self, name: str, waiting: list[tuple[Cell, list[Row]]]) -> None:
         """Have a plan measured, then start the cells that wait for it."""
         largest = max((cell for cell, _ in waiting), key=lambda cell: len(cell.trainings))
@@ -164,7 +174,7 @@ class _Running:
             self._plans[name] = dict(result["plan"])
             write_json(self._path / "plan.json", dict(sorted(self._plans.items())))
             self._progress.say(f"{name}: {describe_plan(self._plans[name])}")
-            for cell, into in waiting:
+            for cell, into in self._waiting.pop(name):
                 self._start(cell, into)
 
         self._submit(_Attempt(chunk, then, 1, len(trainings)))
@@ -176,12 +186,12 @@ class _Running:
         if not missing:
             self._end(cell, into)
             return
-        record = self._plans[plan_id(task)]
-        plan = Plan(record["mode"], record["chunk"], record["group"]).checked()
-        seconds = record["seconds_per_trial_step"] * task.steps * len(missing)
-        # A part may cost another compilation; it should be worth that.
-        worth = int(seconds / max(record["compile_seconds"], 1e-3))
-        parts = max(min(self._parts, worth), math.ceil(seconds / self._backend.chunk_seconds))
+        if cell.plan:
+            plan, parts = cell.plan.checked(), len(missing)
+        else:
+            record = self._plans[plan_id(task)]
+            plan = Plan(record["mode"], record["chunk"], record["group"]).checked()
+            parts = self._parts_worth(record, task.steps * len(missing))
         done = self._store.keys()
         chunks = cut(plan, cell.trainings, done, parts=parts, loader=self._loader)
         left = {chunk.id for chunk in chunks}
@@ -196,13 +206,20 @@ class _Running:
             then = functools.partial(finished, chunk)
             self._submit(_Attempt(chunk, then, 1, len(self._missing(chunk.trainings))))
 
+    def _parts_worth(self, record: Mapping[str, Any], steps: int) -> int:
+        """Into how many chunks to cut so many steps of single trainings."""
+        seconds = record["seconds_per_trial_step"] * steps
+        # A part may cost another compilation; it should be worth that.
+        worth = int(seconds / max(record["compile_seconds"], 1e-3))
+        return max(min(self._parts, worth), math.ceil(seconds / self._backend.chunk_seconds))
+
     def _end(self, cell: Cell, into: list[Row]) -> None:
         rows = [self._store.read(training.key()) for training in cell.trainings]
         into.extend(rows)
-        following = Cell(tuple(cell.then(rows)))
-        if following.trainings:
-            self._count(following)
-            self._start(following, into)
+        following = [next_cell for next_cell in cell.then(rows) if next_cell.trainings]
+        for next_cell in following:
+            self._count(next_cell)
+        self._begin([(next_cell, into) for next_cell in following])
 
     def _submit(self, attempt: _Attempt) -> None:
         self._attempts[self._backend.submit(attempt.chunk)] = attempt

@@ -10,6 +10,18 @@ Examples = Mapping[str, np.ndarray]
 Batch = Mapping[str, Any]
 
 
+class Examination(NamedTuple):
+    """What a trained model is found to do on the test split, beyond its loss and score.
+
+    ``details`` are plain values, the same on every machine, and become part of the row; ``arrays``
+    are kept in a file of their own, for figures; ``timings`` depend on the machine.
+    """
+
+    details: Mapping[str, Any]
+    arrays: Mapping[str, np.ndarray]
+    timings: Mapping[str, float]
+
+
 class Workload(NamedTuple):
     """A training problem with a target.
 
@@ -37,3 +49,4 @@ class Workload(NamedTuple):
     init: Callable[[jax.Array], Any]
     loss: Callable[[Any, Batch, jax.Array], jax.Array]
     measure: Callable[[Any, Batch], Mapping[str, jax.Array]]
+    examine: Callable[[Any], Examination] | None = None  # params -> of final trainings

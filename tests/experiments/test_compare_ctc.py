@@ -1,235 +1,245 @@
-"""The speech comparison, small: no speaker leaks, resumable to the bit, examples for the report."""
+"""The comparison of CTC systems, small: nobody who is tested is heard, pairs are pairs."""
 
 import dataclasses
-import random
-import signal
-import subprocess
-import sys
-import time
+import json
+from concurrent.futures import Future
 
-import jax
 import numpy as np
 import pytest
 from compilation import compiled_in_haste
 
 from experiments import compare_ctc
-from experiments.command_line import Options
-from experiments.compare_ctc import Config, make_folds
-from research import checkpoint
+from experiments.command_line import SweepOptions
+from experiments.compare_ctc import Config, make_design
 from research.data.digit_strings import StringConfig
-from research.data.spoken_digits import load_spoken_digits
 from research.errors import ConfigError, DataError
 from research.runlog import read_run
+from research.speech import material
+from research.speech.systems import parse
+from research.sweep import engine
 
 TINY = Config(
-    encoders=("bilstm",),
-    steps=6,
-    batch_size=4,
-    max_seconds=1.0,
-    strings=StringConfig(max_digits=3, gap_seconds=(0.0, 0.1), edge_seconds=(0.0, 0.1)),
-    evaluate_every=2,
-    validation_strings=4,
-    test_strings=8,
+    corpus="fsdd",
+    objectives=("ctc", "consistency_ctc"),
+    test_speakers=("bert", "carl"),
+    seeds=(1, 2, 3),
+    steps=8,
+    search_steps=4,
+    trials=2,
+    evaluations=2,
 )
 
 
-def run(out, data_dir, config=TINY, **options):
-    report = compare_ctc.run("quick", config, Options(out=out, data_dir=data_dir, **options))
-    return report.parent
+class InThisProcess:
+    """A backend without workers: quick to start, and what a test changes is changed in it."""
+
+    slots = 1
+    chunk_seconds = 60.0
+    chunks = 0
+
+    def __init__(self, name, run_path, data_dir, workers=None):
+        self.run_path, self.data_dir = run_path, data_dir
+
+    def submit(self, chunk):
+        type(self).chunks += 1
+        future = Future()
+        future.set_result(engine.execute(chunk, self.run_path, self.data_dir))
+        return future
+
+    def close(self):
+        pass
 
 
 @pytest.fixture(scope="module", autouse=True)
-def in_haste():
-    """Trainings of six steps take longer to compile than to run."""
-    with compiled_in_haste():
+def small():
+    """Strings and trainings of seconds, in this process."""
+    with pytest.MonkeyPatch.context() as patch, compiled_in_haste():
+        patch.setattr(compare_ctc, "open_backend", InThisProcess)
+        patch.setattr(material, "SIZES", {"train": 24, "validation": 5, "test": 7})
+        patch.setattr(material, "SECONDS", 0.8)
+        strings = StringConfig(1, 3, gap_seconds=(0.0, 0.05), edge_seconds=(0.0, 0.05))
+        patch.setattr(material, "STRINGS", strings)
         yield
 
 
+def run(out, data_dir, config=TINY, **options):
+    chosen = SweepOptions(out=out, data_dir=data_dir, **options)
+    return compare_ctc.run("quick", config, chosen).parent
+
+
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, tone_digits):
+def finished(tmp_path_factory, tone_digits, small):
     return run(tmp_path_factory.mktemp("runs"), tone_digits)
 
 
-def test_the_records_hold_what_was_asked(finished):
+def of_phase(records, phase):
+    return [row for row in records.rows if row["settings"]["phase"] == phase]
+
+
+def test_every_objective_gets_the_same_pairs_of_speaker_and_seed(finished):
+    found = {}
+    for row in of_phase(read_run(finished), "final"):
+        system = parse(row["settings"]["workload"])
+        found.setdefault(system.objective, set()).add((system.fold, row["settings"]["seed"]))
+    pairs = {("bert", 1), ("carl", 2), ("bert", 3)}
+    assert found == {"ctc": pairs, "consistency_ctc": pairs}
+
+
+def test_a_search_never_hears_the_test_speaker_nor_trains_on_the_validator(finished, tone_digits):
+    searches = of_phase(read_run(finished), "search")
+    systems = {row["settings"]["workload"]: parse(row["settings"]["workload"]) for row in searches}
+    assert sorted(systems) == [
+        "fsdd/separable_conv/ctc/bert.carl",
+        "fsdd/separable_conv/ctc/carl.anna",
+    ]
+    recordings = material.digit_recordings("fsdd", tone_digits)
+    for system in systems.values():
+        split = material._split(recordings, system.fold, system.validator)
+        speakers = [{recordings.speakers[i] for i in part} for part in split]
+        everyone = {"anna", "bert", "carl"}
+        rest = everyone - {system.fold, system.validator}
+        assert speakers == [rest, {system.validator}, {system.fold}]
+    assert all("details" not in row["result"] for row in searches)
+    assert all(row["result"]["test_score"] is None for row in searches)
+
+
+def test_the_winner_of_the_search_is_what_all_objectives_are_trained_with(finished):
     records = read_run(finished)
-    (trial,) = records.trials
-    assert trial["settings"] == {
-        "encoder": "bilstm",
-        "test_speaker": "carl",
-        "parameters": trial["settings"]["parameters"],
-        "seed": 1,
+    for fold in ("bert", "carl"):
+        searched = [
+            row
+            for row in of_phase(records, "search")
+            if parse(row["settings"]["workload"]).fold == fold
+        ]
+        assert len(searched) == TINY.trials
+        best = min(
+            searched,
+            key=lambda row: (
+                row["result"]["validation_score"][-1],
+                row["result"]["validation_loss"][-1],
+            ),
+        )
+        points = [
+            row["settings"]["hyperparameters"]
+            for row in of_phase(records, "final")
+            if parse(row["settings"]["workload"]).fold == fold
+        ]
+        assert points
+        assert all(point == best["settings"]["hyperparameters"] for point in points)
+
+
+def test_objectives_of_two_views_get_half_the_steps_when_compute_is_matched(finished, tone_digits):
+    steps = {
+        parse(row["settings"]["workload"]).objective: row["settings"]["steps"]
+        for row in of_phase(read_run(finished), "final")
     }
-    assert trial["settings"]["parameters"] > 1000
-    counts = np.array(trial["result"]["utterance_errors"])
-    assert counts.shape == (8, 4)
-    assert trial["result"]["label_error_rate"] == pytest.approx(
-        counts[:, :3].sum() / counts[:, 3].sum()
-    )
-    assert [m["step"] for m in records.metrics] == [2, 4, 6]
-    assert "fsdd" in records.data["name"]
-    assert (finished / "report.html").is_file()
+    assert steps == {"ctc": 8, "consistency_ctc": 4}
+    unmatched = make_design(dataclasses.replace(TINY, match="steps"), tone_digits)
+    assert unmatched.steps_of("consistency_ctc") == 8
+    assert read_run(finished).config["steps_of"] == steps
+
+
+def test_the_test_strings_of_a_speaker_are_the_same_for_all_systems(finished):
+    labels = {}
+    for row in of_phase(read_run(finished), "final"):
+        fold = parse(row["settings"]["workload"]).fold
+        counts = row["result"]["details"]["decoders"]["greedy"]["labels"]
+        labels.setdefault(fold, set()).add(tuple(counts))
+    assert sorted(labels) == ["bert", "carl"]
+    assert all(len(different) == 1 for different in labels.values())
+
+
+def test_details_agree_with_the_score_and_with_each_other(finished):
+    for row in of_phase(read_run(finished), "final"):
+        result, details = row["result"], row["result"]["details"]
+        greedy = {name: np.array(v) for name, v in details["decoders"]["greedy"].items()}
+        edits = greedy["substitutions"] + greedy["deletions"] + greedy["insertions"]
+        assert result["test_score"] == pytest.approx(np.mean(edits / greedy["labels"]))
+        confusion = np.array(details["confusion"])
+        assert confusion[:-1].sum() == greedy["labels"].sum()
+        assert confusion[:-1, -1].sum() == greedy["deletions"].sum()
+        assert confusion[-1].sum() == greedy["insertions"].sum()
+        assert details["frame_seconds"] == pytest.approx(0.04)
+        assert 0 <= details["blank_fraction"] <= 1
+        assert details["boundary_error_milliseconds"] > 0
 
 
 def test_examples_fit_together(finished):
     records = read_run(finished)
-    arrays = records.examples(records.trials[0]["trial"])
-    seconds = len(arrays["waveform_0"]) / arrays["sample_rate"]
-    assert len(arrays["log_mel_0"]) * arrays["hop_seconds"] == pytest.approx(seconds, abs=0.05)
-    posteriors = arrays["log_posteriors_0"]
-    assert len(posteriors) * arrays["frame_seconds"] == pytest.approx(seconds, abs=0.08)
-    np.testing.assert_allclose(np.exp(posteriors).sum(axis=1), 1.0, rtol=1e-5)
-    path = arrays["alignment_0"]
-    collapsed = [k for k, before in zip(path, (-1, *path), strict=False) if k not in (before, 0)]
-    assert collapsed == arrays["labels_0"].tolist()
+    key = of_phase(records, "final")[0]["key"]
+    with np.load(finished / "examples" / f"{key}.npz", allow_pickle=False) as arrays:
+        seconds = len(arrays["waveform_0"]) / arrays["sample_rate"]
+        assert len(arrays["log_mel_0"]) * arrays["hop_seconds"] == pytest.approx(seconds, abs=0.05)
+        posteriors = arrays["log_posteriors_0"]
+        assert len(posteriors) * arrays["frame_seconds"] == pytest.approx(seconds, abs=0.08)
+        np.testing.assert_allclose(np.exp(posteriors).sum(axis=1), 1.0, rtol=1e-5)
+        path, labels = arrays["alignment_0"], arrays["labels_0"].tolist()
+        assert [k for k, old in zip(path, (-1, *path), strict=False) if k not in (old, 0)] == labels
+        assert arrays["boundaries_0"].shape == (len(labels), 2)
+        assert np.all(np.diff(arrays["boundaries_0"].ravel()) >= 0)
+        assert arrays["boundaries_0"].max() <= seconds
 
 
-def test_logits_of_every_encoder_are_equally_far_apart(tone_digits):
-    recordings = load_spoken_digits("fsdd", tone_digits)
-    (fold,) = make_folds(recordings, ())
-    batch = compare_ctc.make_strings(recordings, fold.split.train, TINY, stream=1, step=0, size=2)
-    shapes, seconds = set(), set()
-    for name in compare_ctc.ENCODERS:
-        encoder, front_end = compare_ctc.make_encoder(name)
-        recogniser = compare_ctc.make_encoder_recogniser(encoder, front_end, TINY)
-        params = jax.eval_shape(recogniser.init, jax.random.key(0), batch).params
-        output = jax.eval_shape(recogniser.evaluate, params, batch)
-        shapes.add(output.logits.shape)
-        seconds.add(recogniser.frame_seconds)
-    assert len(shapes) == len(seconds) == 1
-    assert seconds.pop() == pytest.approx(0.04)
+def test_what_is_finished_is_not_run_again(finished, tone_digits, tmp_path, monkeypatch):
+    before = {path.name: path.read_bytes() for path in (finished / "rows").iterdir()}
+    monkeypatch.setattr(InThisProcess, "chunks", 0)
+    (finished / "rows" / f"{of_phase(read_run(finished), 'final')[0]['key']}.json").unlink()
+    again = run(finished.parent.parent, tone_digits)
+    assert again == finished
+    assert InThisProcess.chunks == 1
+    assert {path.name: path.read_bytes() for path in (finished / "rows").iterdir()} == before
 
 
-def test_resumed_from_a_checkpoint_it_ends_with_the_same_bits(
-    finished, tmp_path, tone_digits, monkeypatch
-):
-    saves = []
-    original = checkpoint.save
-
-    def interrupted(*args):
-        original(*args)
-        saves.append(int(args[1].step))
-        if len(saves) == 2:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(checkpoint, "save", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path, tone_digits)
-    again = run(tmp_path, tone_digits)
-    assert saves == [2, 4, 6]
-    assert again.name == finished.name
-    for name in ("table.csv", "table.json"):
-        assert (again / name).read_bytes() == (finished / name).read_bytes()
-    assert read_run(again).metrics == read_run(finished).metrics
-    assert read_run(again).trials == read_run(finished).trials
+def test_a_search_that_diverges_as_a_whole_leaves_blanks(tone_digits, monkeypatch):
+    design = make_design(TINY, tone_digits)
+    cell = design.cells()[0]
+    rows = [
+        {"status": "diverged", "settings": training.settings(), "result": {}}
+        for training in cell.trainings
+    ]
+    assert cell.then(rows) == []
 
 
-def test_each_speaker_is_held_out_in_turn(tone_digits):
-    recordings = load_spoken_digits("fsdd", tone_digits)
-    folds = make_folds(recordings, ("each",))
-    assert [fold.name for fold in folds] == ["anna", "bert", "carl"]
-    for fold in folds:
-        heard = {recordings.speakers[i] for i in (*fold.split.train, *fold.split.validation)}
-        tested = {recordings.speakers[i] for i in fold.split.test}
-        assert tested == {fold.name}
-        assert fold.name not in heard
-        assert not set(fold.split.train) & set(fold.split.validation)
+def test_the_steps_that_are_announced_are_those_that_are_run(finished, tone_digits):
+    rows = read_run(finished).rows
+    assert make_design(TINY, tone_digits).steps() == sum(row["settings"]["steps"] for row in rows)
 
 
-def test_a_diverged_training_is_recorded_and_the_next_goes_on(tmp_path, tone_digits, monkeypatch):
-    original = compare_ctc.fit
-    starts = []
-
-    def spoilt_first(step, state, batches, **options):
-        starts.append(state)
-        if len(starts) == 1:
-            nan = jax.tree.map(lambda leaf: leaf * np.nan, state.params)
-            state = state._replace(params=nan)
-        return original(step, state, batches, **options)
-
-    monkeypatch.setattr(compare_ctc, "fit", spoilt_first)
-    records = read_run(run(tmp_path, tone_digits, dataclasses.replace(TINY, seeds=(1, 2))))
-    assert [trial["status"] for trial in records.trials] == ["diverged", "finished"]
-    assert records.trials[0]["result"] == {"diverged_at": 1, "steps": 6}
+@pytest.mark.parametrize("recipe", compare_ctc.RECIPES.values(), ids=lambda r: r.config.corpus)
+def test_every_recipe_can_be_planned_and_says_what_it_costs(recipe, tone_digits):
+    config = dataclasses.replace(recipe.config, corpus="fsdd")
+    design = make_design(config, tone_digits)
+    assert len({cell.trainings[0].key() for cell in design.cells()}) == len(design.cells())
+    assert json.dumps(design.described())
+    assert "2 cores" in recipe.description
 
 
-def test_any_number_of_strings_can_be_tested(tmp_path, tone_digits):
-    config = dataclasses.replace(TINY, test_strings=3, validation_strings=5)
-    records = read_run(run(tmp_path, tone_digits, config))
-    assert len(records.trials[0]["result"]["utterance_errors"]) == 3
-    assert "labels_2" in records.examples(records.trials[0]["trial"])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"objectives": ("cct",)}, "Did you mean 'ctc'"),
+        ({"encoders": ("separable",)}, "encoder must be one of"),
+        ({"optimizers": ("adamv",)}, "Did you mean"),
+        ({"optimizers": ("adamw@cosin",)}, "Did you mean 'cosine'"),
+        ({"reference": "focal_ctc"}, "reference must be one of the objectives"),
+        ({"seeds": (1, 1)}, "none twice"),
+        ({"seeds": (2**30,)}, "seeds must be below"),
+        ({"steps": 3}, "at least twice the evaluations, 4; received 3"),
+        ({"trials": 0}, "trials must be at least 1"),
+        ({"test_speakers": ("each", "anna")}, "stand alone"),
+    ],
+)
+def test_what_cannot_be_run_is_refused(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        dataclasses.replace(TINY, **changes)
 
 
-def test_unknown_speakers_and_missing_data_are_named(tmp_path, tone_digits):
-    with pytest.raises(DataError, match="zoe"):
-        run(tmp_path, tone_digits, dataclasses.replace(TINY, test_speakers=("zoe",)))
-    with pytest.raises(DataError, match="fetch fsdd"):
-        run(tmp_path, tmp_path, dataclasses.replace(TINY, data="fsdd"))
-    with pytest.raises(ConfigError, match="at the parameters that it trains"):
-        dataclasses.replace(TINY, optimizer="schedule_free_adamw")
-    with pytest.raises(ConfigError, match=r"near 1 for dog, .* received 0\.003"):
-        dataclasses.replace(TINY, optimizer="dog", learning_rate=3e-3)
-    with pytest.raises(ConfigError, match="steps must be at least 1"):
-        dataclasses.replace(TINY, steps=0)
+def test_a_speaker_who_is_not_there_is_refused(tone_digits):
+    config = dataclasses.replace(TINY, test_speakers=("dora",))
+    with pytest.raises(ConfigError, match="among anna, bert, carl.*received dora"):
+        make_design(config, tone_digits)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_killed_five_times_in_mid_training_it_ends_with_the_same_table(tmp_path, tone_digits):
-    command = [sys.executable, "-m", "experiments.compare_ctc", "quick", "--data-dir"]
-    command += [str(tone_digits), "--encoders", "bilstm", "--steps", "24", "--batch-size", "4"]
-    command += ["--max-seconds", "1.0", "--max-digits", "3", "--evaluate-every", "2"]
-    command += ["--validation-strings", "4", "--test-strings", "8", "--out"]
-    subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
-    rng = random.Random(0)
-    for evaluations in (1, 3, 4, 7, 9):
-        process = subprocess.Popen(
-            [*command, str(tmp_path / "killed")],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        while len(evaluated(tmp_path / "killed")) < evaluations:
-            assert process.poll() is None, "it ended before it could be killed"
-            time.sleep(0.005)
-        time.sleep(rng.uniform(0, 0.05))
-        process.kill()
-        assert process.wait() == -signal.SIGKILL
-    subprocess.run([*command, str(tmp_path / "killed")], check=True, capture_output=True)
-    (whole,) = tmp_path.glob("whole/compare_ctc/quick-*/table.csv")
-    (killed,) = tmp_path.glob("killed/compare_ctc/quick-*/table.csv")
-    assert killed.read_bytes() == whole.read_bytes()
-    assert read_run(killed.parent).metrics == read_run(whole.parent).metrics
-    # From a checkpoint each time: at most one evaluation is made again after a kill.
-    assert len(evaluated(tmp_path / "killed")) <= 12 + 5
-
-
-def evaluated(root):
-    paths = list(root.glob("compare_ctc/quick-*/metrics.jsonl"))
-    return paths[0].read_text().splitlines() if paths else []
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_in_mid_training_it_leaves_with_a_message(tmp_path, tone_digits, number):
-    command = [sys.executable, "-m", "experiments.compare_ctc", "quick", "--steps", "100000"]
-    command += ["--data-dir", str(tone_digits), "--out", str(tmp_path), "--encoders", "bilstm"]
-    command += ["--batch-size", "4", "--max-seconds", "1.0", "--max-digits", "3"]
-    command += ["--evaluate-every", "2", "--validation-strings", "4"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    while not evaluated(tmp_path):
-        assert process.poll() is None
-        time.sleep(0.05)
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "The same command goes on" in errors
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1200)
-def test_the_quick_recipe_learns_voices_it_never_heard(tmp_path):
-    pytest.importorskip("espeakng_loader", reason="needs the [synthesis] extra")
-    config = dataclasses.replace(
-        compare_ctc.RECIPES["quick"].config, data="espeak", encoders=("conv_attention",)
-    )
-    (trial,) = read_run(run(tmp_path / "runs", tmp_path / "data", config)).trials
-    assert trial["result"]["label_error_rate"] <= 0.15
+def test_recordings_that_are_missing_are_said_with_where_to_get_them(tmp_path):
+    with pytest.raises(DataError, match="fsdd"):
+        make_design(TINY, tmp_path)
