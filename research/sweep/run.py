@@ -7,7 +7,7 @@ idle while there is work, and what is planned or finished already is not done ag
 import functools
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -85,6 +85,11 @@ def run_cells(
     return _Running(Path(run_path), backend, progress, expected_steps, loader).run(cells)
 
 
+# Rows of a cell, then a list of this kind for each cell that follows it: in whatever order cells
+# end, theirs is that of the cells.
+_Rows = list[Any]
+
+
 class _Attempt(NamedTuple):
     chunk: Chunk
     then: Callable[[Mapping[str, Any]], None]
@@ -103,7 +108,7 @@ class _Running:
         self._loader = loader
         self._store = store_of(path)
         self._plans = _read_plans(path / "plan.json")
-        self._waiting: dict[str, list[tuple[Cell, list[Row]]]] = {}  # for a plan, by its name
+        self._waiting: dict[str, list[tuple[Cell, _Rows]]] = {}  # for a plan, by its name
         self._attempts: dict[Future[dict[str, Any]], _Attempt] = {}
         self._failures: list[tuple[str, Path]] = []
         self._steps_of: dict[str, int] = {}  # of every training seen so far, by key
@@ -112,7 +117,7 @@ class _Running:
     def run(self, cells: Sequence[Cell]) -> list[Row]:
         cells = [cell for cell in cells if cell.trainings]
         self._parts = math.ceil(2 * self._backend.slots / max(1, len(cells)))
-        rows: list[list[Row]] = [[] for _ in cells]
+        rows: list[_Rows] = [[] for _ in cells]
         for cell in cells:
             self._count(cell)
         for key in self._store.keys() & self._steps_of.keys():
@@ -128,7 +133,7 @@ class _Running:
         if self._failures:
             raise RunError(_say_failures(self._failures))
         self._progress.finish()
-        return [row for of_cell in rows for row in of_cell]
+        return [row for of_cell in rows for row in _flat(of_cell)]
 
     def _count(self, cell: Cell) -> None:
         keys = {training.key(): training.task.steps for training in cell.trainings}
@@ -147,9 +152,9 @@ class _Running:
         there = self._store.keys()
         return sum(steps for key, steps in self._steps_of.items() if key in there)
 
-    def _begin(self, cells: Sequence[tuple[Cell, list[Row]]]) -> None:
+    def _begin(self, cells: Sequence[tuple[Cell, _Rows]]) -> None:
         """Start the cells that have a plan or need none; have plans measured for the others."""
-        unplanned: dict[str, list[tuple[Cell, list[Row]]]] = {}
+        unplanned: dict[str, list[tuple[Cell, _Rows]]] = {}
         for cell, into in cells:
             name = plan_id(cell.trainings[0].task)
             if cell.plan or name in self._plans or not self._missing(cell.trainings):
@@ -162,7 +167,7 @@ class _Running:
             self._waiting[name] = waiting
             self._plan(name, waiting)
 
-    def _plan(self, name: str, waiting: list[tuple[Cell, list[Row]]]) -> None:
+    def _plan(self, name: str, waiting: list[tuple[Cell, _Rows]]) -> None:
         """Have a plan measured, then start the cells that wait for it."""
         largest = max((cell for cell, _ in waiting), key=lambda cell: len(cell.trainings))
         steps = sum(training.task.steps for cell, _ in waiting for training in cell.trainings)
@@ -179,7 +184,7 @@ class _Running:
 
         self._submit(_Attempt(chunk, then, 1, len(trainings)))
 
-    def _start(self, cell: Cell, into: list[Row]) -> None:
+    def _start(self, cell: Cell, into: _Rows) -> None:
         """Submit what a cell lacks; once it is there, what follows."""
         task = cell.trainings[0].task
         missing = self._missing(cell.trainings)
@@ -213,13 +218,15 @@ class _Running:
         worth = int(seconds / max(record["compile_seconds"], 1e-3))
         return max(min(self._parts, worth), math.ceil(seconds / self._backend.chunk_seconds))
 
-    def _end(self, cell: Cell, into: list[Row]) -> None:
+    def _end(self, cell: Cell, into: _Rows) -> None:
         rows = [self._store.read(training.key()) for training in cell.trainings]
         into.extend(rows)
         following = [next_cell for next_cell in cell.then(rows) if next_cell.trainings]
         for next_cell in following:
             self._count(next_cell)
-        self._begin([(next_cell, into) for next_cell in following])
+        parts: list[_Rows] = [[] for _ in following]
+        into.extend(parts)
+        self._begin(list(zip(following, parts, strict=True)))
 
     def _submit(self, attempt: _Attempt) -> None:
         self._attempts[self._backend.submit(attempt.chunk)] = attempt
@@ -246,6 +253,14 @@ class _Running:
         path.parent.mkdir(exist_ok=True)
         path.write_text(f"{name}\n{failure.details}\n")
         self._failures.append((f"{name}: {failure}", path))
+
+
+def _flat(rows: _Rows) -> Iterator[Row]:
+    for row in rows:
+        if isinstance(row, list):
+            yield from _flat(row)
+        else:
+            yield row
 
 
 def describe_plan(record: Mapping[str, Any]) -> str:

@@ -236,7 +236,7 @@ def test_what_cannot_be_run_is_refused(changes, message):
 
 def test_a_speaker_who_is_not_there_is_refused(tone_digits):
     config = dataclasses.replace(TINY, test_speakers=("dora",))
-    with pytest.raises(ConfigError, match="among anna, bert, carl.*received dora"):
+    with pytest.raises(ConfigError, match=r"among anna, bert, carl.*received dora"):
         make_design(config, tone_digits)
 
 

@@ -38,7 +38,7 @@ def best_of(rows):
 def finals(rows):
     """The best of a search, with two other seeds."""
     training = training_of(best_of(rows)["settings"])
-    return [dataclasses.replace(training, phase="final", seed=seed) for seed in (1, 2)]
+    return [Cell(tuple(dataclasses.replace(training, phase="final", seed=s) for s in (1, 2)))]
 
 
 def cells():

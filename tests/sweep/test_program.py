@@ -17,6 +17,7 @@ from research.sweep.curve import Curve
 from research.sweep.meter import metered
 from research.sweep.program import make_program, prepare, sizes, train
 from research.train import Diverged, evaluate, fit, init_state, make_train_step, padded_batches
+from research.workloads.workload import Examination
 
 PLANS = [
     Plan("scan"),
@@ -46,7 +47,7 @@ def run(prepared, plan, which):
     program = program_of(prepared, plan, which[0].task)
     rows = []
     for group in groups_of(plan, which):
-        rows += train(program, prepared, plan, group)[0]
+        rows += [ended.row for ended in train(program, prepared, plan, group)[0]]
     return rows
 
 
@@ -169,6 +170,36 @@ def test_who_else_is_in_the_call_changes_no_bit(prepared, plan):
     changed = [*which[:1], *calm(4, study=7)[1:]]  # in the same places
     assert changed[1] != which[1]
     assert run(prepared, plan, changed)[0] == whole[0]
+
+
+@pytest.mark.parametrize("plan", [Plan("scan"), Plan("vmap", 2, 2)])
+def test_final_trainings_are_examined_with_the_parameters_that_were_tested(prepared, plan):
+    workload, seen = prepared.workload, []
+
+    def examine(params):
+        seen.append(params)
+        losses = workload.measure(params, workload.test)["loss"]
+        return Examination({"loss": float(np.mean(losses))}, {}, {})
+
+    examined = prepared._replace(workload=workload._replace(examine=examine))
+    # Its parameters to evaluate are not those that it trains.
+    of = task(optimizer="schedule_free_adamw", steps=20)
+    program = make_program(examined.workload, of, plan)
+    for phase in ("search", "final"):
+        which = trainings(of, 2, phase=phase)
+        calmer = [t.hyperparameters | {"learning_rate": 0.003} for t in which]
+        which = [
+            dataclasses.replace(t, hyperparameters=c) for t, c in zip(which, calmer, strict=True)
+        ]
+        for group in groups_of(plan, which):
+            for ended in train(program, examined, plan, group)[0]:
+                if phase == "search":
+                    assert ended.examination is None
+                    assert "details" not in ended.row["result"]
+                else:
+                    found = ended.row["result"]["details"]["loss"]
+                    assert found == pytest.approx(ended.row["result"]["test_loss"], rel=1e-5)
+    assert len(seen) == 2
 
 
 def test_only_final_trainings_are_tested(prepared):

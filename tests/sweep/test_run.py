@@ -66,7 +66,7 @@ def run(path, cells, backend=None, **settings):
 
 def finals(rows):
     (best,) = [t for t in trainings(OF, 4) if t.trial == rows[0]["result"]["validation_score"][0]]
-    return [dataclasses.replace(best, phase="final", seed=seed) for seed in (1, 2)]
+    return [Cell(tuple(dataclasses.replace(best, phase="final", seed=seed) for seed in (1, 2)))]
 
 
 def test_plans_are_kept_before_the_first_training_and_used_again(tmp_path):
@@ -75,7 +75,8 @@ def test_plans_are_kept_before_the_first_training_and_used_again(tmp_path):
     keys, backend, said = run(tmp_path, cells, expected_steps=160)
     searched = [training.key() for training in cells[0].trainings]
     assert keys[:4] == searched
-    assert keys[4:6] == [t.key() for t in finals([row_of(t) for t in trainings(OF, 4)])]
+    (last,) = finals([row_of(t) for t in trainings(OF, 4)])
+    assert keys[4:6] == [training.key() for training in last.trainings]
     assert keys[6:] == [training.key() for training in cells[1].trainings]
     planned = [chunk for chunk in backend.chunks if chunk.plan is None]
     # 60 steps are known of, 160 are expected: the plan is for all of them.
@@ -95,6 +96,31 @@ def test_plans_are_kept_before_the_first_training_and_used_again(tmp_path):
     # A longer training of the same kind has no plan of its own.
     longer = Cell(tuple(trainings(task(steps=20), 2)))
     assert all(chunk.plan for chunk in run(tmp_path, [longer])[1].chunks)
+
+
+def test_what_follows_a_search_may_be_of_several_tasks(tmp_path):
+    following = [Cell(tuple(trainings(task(optimizer=name), 2))) for name in ("sgd", "adam")]
+
+    def of_two_tasks(rows):
+        assert [row["settings"]["trial"] for row in rows] == [0, 1, 2, 3]
+        return following
+
+    keys, backend, _ = run(tmp_path, [Cell(tuple(trainings(OF, 4)), of_two_tasks)])
+    followed = [training.key() for cell in following for training in cell.trainings]
+    assert keys[:4] == [training.key() for training in trainings(OF, 4)]
+    assert keys[4:] == followed
+    planned = [chunk.task.optimizer for chunk in backend.chunks if chunk.plan is None]
+    assert planned == ["adamw", "sgd", "adam"]  # each is planned when it comes up
+    again, backend, _ = run(tmp_path, [Cell(tuple(trainings(OF, 4)), of_two_tasks)])
+    assert (again, backend.chunks) == (keys, [])
+
+
+def test_with_a_plan_none_is_measured_and_each_call_is_a_chunk(tmp_path):
+    (tmp_path / "plan.json").write_text("{}")
+    keys, backend, _ = run(tmp_path, [Cell(tuple(trainings(OF, 5)), plan=Plan("vmap", 2, 2))])
+    assert keys == [training.key() for training in trainings(OF, 5)]
+    assert [len(chunk.trainings) for chunk in backend.chunks] == [2, 2, 1]
+    assert {chunk.plan for chunk in backend.chunks} == {Plan("vmap", 2, 2)}
 
 
 def test_a_cell_is_cut_where_that_is_worth_a_compilation(tmp_path):
