@@ -26,19 +26,22 @@ class Ranks(NamedTuple):
 def rank_stability(
     scores: Float[np.ndarray, "W E R"],
     *,
+    paired: bool = True,
     resample_problems: bool = True,
     level: float = 0.95,
     seed: int = 0,
 ) -> Ranks:
-    """Rank the methods by mean score on each problem; bootstrap over seeds and problems.
+    """Rank the methods by mean score on each problem; bootstrap over runs and problems.
 
-    Seeds are resampled within each problem, the same for all methods, because they are paired.
+    Runs are resampled within each problem. Those on seeds that all methods share are resampled the
+    same for all; independent studies for each method by itself.
 
     Args:
         scores: R runs of E methods on W problems, lower is better, infinity where a run failed; a
             method with a failure ranks behind all without.
+        paired: whether run r of one method has to do with run r of another.
         resample_problems: whether other problems could have been chosen; with one problem only the
-            seeds are resampled.
+            runs are resampled.
         level: coverage, between 0 and 1.
         seed: of the resampling.
 
@@ -60,12 +63,13 @@ def rank_stability(
             f"scores must be (problems, methods, seeds) without NaN, got shape {scores.shape} with "
             f"{int(np.isnan(scores).sum())} NaN"
         )
-    problems, methods, seeds = scores.shape
+    problems, methods, runs = scores.shape
+    rows = np.arange(methods)[:, None]
     generator = np.random.default_rng(seed)
     ranks = np.empty((problems, _RESAMPLES, methods))
     for problem in range(problems):
-        drawn = generator.integers(0, seeds, (_RESAMPLES, seeds))
-        ranks[problem] = stats.rankdata(scores[problem][:, drawn].mean(axis=-1).T, axis=1)
+        drawn = generator.integers(0, runs, (_RESAMPLES, 1 if paired else methods, runs))
+        ranks[problem] = stats.rankdata(scores[problem][rows, drawn].mean(axis=-1), axis=1)
     chosen = np.tile(np.arange(problems), (_RESAMPLES, 1))
     if resample_problems:
         chosen = generator.integers(0, problems, chosen.shape)

@@ -53,7 +53,7 @@ def block(
 
     def done(workload: str, entrant: str) -> bool:
         outcome = outcomes.get((workload, entrant, at(workload)))
-        return outcome is not None and outcome.cell.state in ("complete", "failed")
+        return outcome is not None and outcome.studies.state in ("complete", "failed")
 
     begun = [e for e in design.entrants if any(done(w, e) for w in workloads)]
     chosen = [w for w in workloads if 2 * sum(done(w, e) for e in begun) >= max(1, len(begun))]
@@ -73,14 +73,17 @@ def profile(design: Design, outcomes: Outcomes, workloads: Sequence[str]) -> Pro
 
 
 def median_steps(outcome: Outcome) -> float:
-    """Median steps to the target, infinity where fewer than half of the runs reach it."""
+    """Median steps to the target, infinity where fewer than half (runs, studies) reach it."""
     return math.inf if outcome.times is None else stats.median_time(outcome.times)
 
 
 def ranks(found: Block) -> stats.Ranks | None:
     """Ranks by mean final score; None for fewer than two entrants or no shared seed."""
     scores = _scores(found)
-    return None if scores is None else stats.rank_stability(scores)
+    if scores is None:
+        return None
+    paired = all(row.studies.unit == "seed" for rows in found.outcomes for row in rows)
+    return stats.rank_stability(scores, paired=paired)
 
 
 def agreements(design: Design, outcomes: Outcomes) -> list[Agreement]:
