@@ -15,9 +15,9 @@ from research.stats.intervals import UNKNOWN, Interval, mean_interval
 class Comparison(NamedTuple):
     """A method against a reference over pairs of runs; lower values are better.
 
-    Pairs are runs on the same seed, or every study of the one with every study of the other. What
-    is worded for runs holds for studies. A run that failed has the value infinity. It loses to every finite one, and with a failure among
-    the pairs there is no mean difference: ``difference``, ``interval`` and ``t_test`` are NaN.
+    Pairs are runs on the same seed; of independent studies, each of the one with each of the other.
+    A run or study that failed has the value infinity. It loses to every finite one, and with a
+    failure there is no mean difference: ``difference``, ``interval`` and ``t_test`` are NaN.
     """
 
     pairs: int

@@ -136,9 +136,7 @@ def edges(cell: Cell, design: Design) -> dict[str, str]:
     return marks
 
 
-def _state(
-    design: Design, study: int, searches: Sequence[dict], finals: Sequence[dict]
-) -> State:
+def _state(design: Design, study: int, searches: Sequence[dict], finals: Sequence[dict]) -> State:
     if not searches and not finals:
         return "not run"
     whole = design.trials is None or len(searches) >= design.trials

@@ -37,6 +37,11 @@ class Design:
         """What is repeated: seeds of one search, or whole studies."""
         return "study" if self.studies > 1 else "seed"
 
+    @property
+    def units(self) -> str:
+        """More than one of them."""
+        return "studies" if self.studies > 1 else "seeds"
+
     def planned_studies(self, entrant: str) -> int:
         """Studies of an entrant, with the further ones of the reference."""
         return self.studies * (1 + (self.aa_studies if entrant == self.reference else 0))

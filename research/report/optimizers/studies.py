@@ -34,7 +34,7 @@ class Studies:
     @property
     def state(self) -> State:
         """Of all studies together: complete where each has ended and not every one failed."""
-        states = {cell.state for cell in self.cells}
+        states: set[State] = {cell.state for cell in self.cells}
         if len(states) == 1:
             return states.pop()
         if states <= {"complete", "failed"}:
@@ -81,7 +81,9 @@ class Studies:
             which: "validation" or "test".
         """
         if self.unit == "seed":
-            return {seed: score for cell in self.cells for seed, score in cell.scores(which).items()}
+            return {
+                seed: score for cell in self.cells for seed, score in cell.scores(which).items()
+            }
         return {
             cell.study: float(np.mean(list(cell.scores(which).values()) or [math.inf]))
             for cell in self._ended()
@@ -149,7 +151,7 @@ def compare_studies(one: Studies, other: Studies, which: str) -> Comparison | No
 
 
 def compared_score(studies: Sequence[Studies]) -> str:
-    """ "test", or "validation" where a run has no test score."""
+    """Which score to compare: the test score, or that of validation where a run has none."""
     measured = [score for each in studies for score in each.values("test").values()]
     return "validation" if np.isnan(measured).any() else "test"
 
