@@ -38,7 +38,7 @@ def rank_stability(
 
     Args:
         scores: R runs of E methods on W problems, lower is better, infinity where a run failed; a
-            method with a failure ranks behind all without.
+            method ranks behind all with fewer failures, whatever its other scores.
         paired: whether run r of one method has to do with run r of another.
         resample_problems: whether other problems could have been chosen; with one problem only the
             runs are resampled.
@@ -65,6 +65,7 @@ def rank_stability(
         )
     problems, methods, runs = scores.shape
     rows = np.arange(methods)[:, None]
+    scores = np.stack([_with_failures_last(problem) for problem in scores])
     generator = np.random.default_rng(seed)
     ranks = np.empty((problems, _RESAMPLES, methods))
     for problem in range(problems):
@@ -80,6 +81,14 @@ def rank_stability(
     per_problem = stats.rankdata(scores.mean(axis=-1), axis=1)
     first = (best / best.sum(axis=1, keepdims=True)).mean(axis=0)
     return Ranks(per_problem, per_problem.mean(axis=0), low, high, first)
+
+
+def _with_failures_last(scores: Float[np.ndarray, "E R"]) -> Float[np.ndarray, "E R"]:
+    """Failures as a score so high that one more of them in a mean outweighs all the rest."""
+    known = scores[np.isfinite(scores)]
+    spread = float(np.ptp(known)) if known.size else 0.0
+    worst = float(known.max(initial=0.0)) + 2 * scores.shape[1] * (spread + 1)
+    return np.where(np.isinf(scores), worst, scores)
 
 
 def agreement(first: ArrayLike, second: ArrayLike) -> float:

@@ -39,6 +39,8 @@ def test_problems_that_disagree_widen_the_ranks():
 def test_a_failure_ranks_last():
     scores = np.array([[[1.0, INF, 1.0], [5.0, 5.0, 5.0], [6.0, 6.0, 6.0]]])
     assert stats.rank_stability(scores).per_problem.tolist() == [[3.0, 1.0, 2.0]]
+    more = np.array([[[1.0, INF, 1.0], [0.0, INF, INF], [INF, INF, INF], [9.0, 9.0, 9.0]]])
+    assert stats.rank_stability(more).per_problem.tolist() == [[2.0, 3.0, 4.0, 1.0]]
 
 
 @pytest.mark.parametrize(
