@@ -61,7 +61,9 @@ def studied(workload, optimizer, last):
     for study, score in enumerate(last):
         status = "diverged" if score is None else "finished"
         rows.append(searched(workload, optimizer, study, status=status))
-        for seed in (study, study + len(last)) if score is not None else ():
+        if score is None:
+            continue
+        for seed in (study, study + len(last)):
             end = score - 0.01 if seed < len(last) else score + 0.01
             rows.append(row(workload, optimizer, seed, [1.0, 0.9, 0.8, end], study=study))
     return rows

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -36,7 +37,7 @@ class Analysis:
     def __init__(self, compared, rows=None):
         rows = rows_of(compared) if rows is None else rows
         self.records = Records(
-            None, "compare_optimizers", "quick", compared.config(), {}, {}, [], [], [], rows,
+            Path("run"), "compare_optimizers", "quick", compared.config(), {}, {}, [], [], [], rows,
         )  # fmt: skip
         self.design = read_design(self.records)
         self.cells = read_cells(self.records, self.design)
@@ -111,6 +112,7 @@ def test_an_entrant_of_which_every_search_diverged_is_compared_and_last(found):
     assert found.outcomes["gru", "rprop", 200].times.reached.sum() == 0
     compared = block(found.design, found.outcomes, found.design.workloads)
     places = ranks(compared)
+    assert places is not None
     assert places.mean[compared.entrants.index("rprop")] == 5
     assert places.mean[compared.entrants.index("muon")] == 1
 
@@ -256,6 +258,7 @@ def test_who_fails_a_held_out_variant_loses_the_workload_that_it_varies():
     rows = rows_of(compared)
     whole = Analysis(compared, rows)
     shape = profile(whole.design, whole.outcomes, whole.design.workloads)
+    assert shape is not None
     assert (shape.workloads, shape.variants) == (["digits_mlp", "gru"], ["digits_mlp_tanh"])
     assert shape.scores[1] == 1.0
     for row in rows:
@@ -264,9 +267,11 @@ def test_who_fails_a_held_out_variant_loses_the_workload_that_it_varies():
             row["result"]["validation_score"] = [1.0] * len(row["result"]["steps"])
     lost = Analysis(compared, rows)
     shape = profile(lost.design, lost.outcomes, lost.design.workloads)
+    assert shape is not None
     assert np.isinf(shape.ratios[1]).tolist() == [True, False]
     assert shape.scores[1] == 0.5
     alone = profile(lost.design, lost.outcomes, ["digits_mlp_tanh", "gru"])
+    assert alone is not None
     assert (alone.workloads, alone.variants) == (["digits_mlp_tanh", "gru"], [])
 
 

@@ -117,8 +117,8 @@ def test_the_ratio_of_times_covers_the_truth_as_often_as_it_says():
     logs[:, 0] -= math.log(2)
     covered = 0
     for first, second in np.exp(logs):
-        whole = [stats.times(steps, [True] * 5) for steps in (first, second)]
-        _, (low, high) = stats.independent_time_ratio(*whole, 1e6)
+        one, other = (stats.times(steps, [True] * 5) for steps in (first, second))
+        _, (low, high) = stats.independent_time_ratio(one, other, 1e6)
         covered += low <= 0.5 <= high
     assert 0.92 < covered / 500 < 0.98
 

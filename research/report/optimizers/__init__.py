@@ -128,7 +128,7 @@ def _what_was_run(records: Records, design: Design) -> list[Html]:
     else:
         budget = (
             f"{count(design.studies, 'independent study', 'independent studies')}, each {each} "
-            "with points, initialisation and order of the data of its own, then the trial of its "
+            "of its own, with its own initialisation and order of the data, then the trial of its "
             f"lowest final validation score trained anew. The {seeds} are dealt to the studies in "
             "turn, the same to all entrants; what is compared are whole studies, so that the luck "
             "of a search counts as chance. "

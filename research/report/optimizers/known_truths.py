@@ -184,7 +184,9 @@ def everywhere(better: str, worse: str) -> Callable[[Finals], Finding]:
                 texts.append(finding.evidence)
         if not seen:
             return Finding("not run", f"{better} and {worse} on one workload")
-        return Finding("does not hold" if "does not hold" in seen else "holds", ". ".join(texts))
+        if "does not hold" in seen:
+            return Finding("does not hold", ". ".join(texts))
+        return Finding("holds", f"no difference is clearly above zero: {'. '.join(texts)}")
 
     return look
 

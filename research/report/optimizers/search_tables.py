@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 
-from research.report.common import BLANK, name, number
+from research.report.common import BLANK, name, number, signed
 from research.report.optimizers.cells import Cell, Key, edges, final_score
 from research.report.optimizers.costs import Cost
 from research.report.optimizers.design import Design, entrant_label
@@ -115,7 +115,7 @@ def _winner_rows(design: Design, outcome: Outcome) -> list[list[str]]:
     rows = []
     for cell in own.cells:
         first = [entrant_label(own.entrant), diverged] if not rows else ["", ""]
-        best = [number(final_score(w, "validation")) if (w := cell.winner) else BLANK]
+        best = [signed(number(final_score(w, "validation"))) if (w := cell.winner) else BLANK]
         rows.append([*first, *(best if own.unit == "study" else []), _winner(design, cell)])
     return rows
 

@@ -150,9 +150,9 @@ def agreement_table(found: Sequence[Agreement]) -> Html:
     groups = []
     for kind, heading in kinds.items():
         own = [item for item in found if item.kind == kind]
+        joint = ", " if kind == "studies" else " and "
         rows = [
-            [" and ".join(item.between), str(item.entrants),
-             signed(f"{item.tau:.2f}")]
+            [joint.join(item.between), str(item.entrants), signed(f"{item.tau:.2f}")]
             for item in sorted(own, key=lambda item: -item.tau)
         ]  # fmt: skip
         if rows:
