@@ -3,7 +3,9 @@
 An entrant is an optimizer with a learning-rate schedule. A study is one entrant on one workload at
 one length of training: a search of so many points, drawn for this study alone, all trained with
 one seed; then the winner, trained again with seeds that no search used. These seeds are the same
-for all entrants, so that scores can be compared in pairs.
+for all entrants: with one study each, scores can be compared in pairs. With several, each has its
+points, its seed of the search and its share of the final seeds, and the studies are what is
+repeated.
 """
 
 import hashlib
@@ -32,7 +34,8 @@ class Entrant(NamedTuple):
 class Study(NamedTuple):
     """A search on one task; those of one task differ in their number alone.
 
-    Number 0 is the one that is compared with other entrants, the further ones with it.
+    Of a comparison with S studies of each entrant, numbers 0 to S - 1 are compared with other
+    entrants; the reference has further sets of S, which are compared with its first.
     """
 
     task: Task

@@ -37,10 +37,11 @@ def score_strips(
     x_label: str,
     labels: Mapping[str, str],
     reference: str | None = None,
+    failure: str = "diverged",
 ) -> Figure:
-    """A dot per seed, the mean as an upright stroke, the 95 % t interval of the mean as a bar.
+    """A dot per seed or study, their mean as an upright stroke, its 95 % t interval as a bar.
 
-    Failed runs (infinite scores) are counted in words at the right, and such a method has neither
+    Failures (infinite scores) are counted in words at the right, and such a method has neither
     mean nor interval: they would be those of the survivors.
 
     Args:
@@ -49,6 +50,7 @@ def score_strips(
         x_label: of the axes.
         labels: what to write for a method, by name.
         reference: its mean is a line through all rows.
+        failure: what is written after the number of failures.
     """
     methods = list(next(iter(panels.values()), {}))
     figure = style.new_figure(0.75 + (0.24 if len(methods) < 20 else 0.17) * max(2, len(methods)))
@@ -69,6 +71,11 @@ def score_strips(
         axes.grid(axis="x")
         for row, (name, values) in enumerate(scores.items()):
             _strip(axes, row, values, inks.get(name, Ink(style.QUIET, "solid")).colour, logarithmic)
+            failed = int(np.isinf(values).sum())
+            if failed:
+                axes.annotate(f"{failed} {failure}", xy=(1.0, row),
+                              xycoords=("axes fraction", "data"), ha="right", va="center",
+                              fontsize=7, color=style.WARNING)  # fmt: skip
         own = scores.get(reference or "", np.zeros(0))
         if own.size and np.isfinite(own).all():
             axes.axvline(own.mean(), color=style.QUIET, linewidth=0.8, linestyle=(0, (4, 3)))
@@ -90,9 +97,6 @@ def _strip(axes: Axes, row: int, values: np.ndarray, colour: str, logarithmic: b
         rows = np.full(finite.shape, row)
         axes.scatter(finite, rows, s=11, facecolors="white", edgecolors=colour, linewidths=0.9,
                      zorder=3)  # fmt: skip
-    if failed:
-        axes.annotate(f"{failed} diverged", xy=(1.0, row), xycoords=("axes fraction", "data"),
-                      ha="right", va="center", fontsize=7, color=style.WARNING)  # fmt: skip
 
 
 @style.styled

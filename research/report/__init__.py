@@ -26,7 +26,7 @@ def build_report(run: str | os.PathLike[str]) -> Path:
     """Write report.html, figures/*.png and tables into a run directory.
 
     The tables are CSV files, the main one JSON as well: table.csv for compare_ctc; results.csv,
-    trials.csv, tests.csv and costs.csv for compare_optimizers.
+    studies.csv, trials.csv, tests.csv, costs.csv and known_truths.csv for compare_optimizers.
 
     The same records give the same bytes. Every file is replaced in one step, so an interrupted call
     leaves the earlier ones whole.

@@ -1,7 +1,8 @@
 """Intervals, tests and curves for the tables and figures of a report; the statistics are scipy's.
 
 Sources of chance are kept apart. Seeds repeat the training: few of them, so their mean gets a
-Student t interval, and two methods on the same seeds are compared in pairs. Utterances repeat the
+Student t interval, and two methods on the same seeds are compared in pairs. Studies repeat the
+search as well, and have nothing in common: Welch's test. Utterances repeat the
 measurement: many of them, of unequal length, so an error rate gets a bootstrap interval that
 resamples whole utterances. The points of a search repeat neither: what they are worth is the best
 of k.
@@ -17,6 +18,7 @@ from research.stats.error_rates import (
     same_utterances,
     utterance_errors,
 )
+from research.stats.independent import compare_independent, welch
 from research.stats.intervals import (
     UNKNOWN,
     Interval,
@@ -36,6 +38,7 @@ from research.stats.ranks import Ranks, agreement, rank_stability
 from research.stats.survival import (
     Curve,
     Times,
+    independent_time_ratio,
     log_rank,
     median_interval,
     median_time,
@@ -59,11 +62,13 @@ __all__ = [
     "best_of",
     "bootstrap_interval",
     "compare",
+    "compare_independent",
     "difference_interval",
     "error_rate",
     "error_rate_interval",
     "expected_best",
     "holm",
+    "independent_time_ratio",
     "log_rank",
     "mean_and_deviation",
     "mean_interval",
@@ -82,5 +87,6 @@ __all__ = [
     "time_ratios",
     "times",
     "utterance_errors",
+    "welch",
     "within_reach",
 ]

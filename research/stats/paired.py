@@ -15,8 +15,9 @@ from research.stats.intervals import UNKNOWN, Interval, mean_interval
 class Comparison(NamedTuple):
     """A method against a reference over pairs of runs; lower values are better.
 
-    A run that failed has the value infinity. It loses to every finite one, and with a failure among
-    the pairs there is no mean difference: ``difference``, ``interval`` and ``t_test`` are NaN.
+    Pairs are runs on the same seed; of independent studies, each of the one with each of the other.
+    A run or study that failed has the value infinity. It loses to every finite one, and with a
+    failure there is no mean difference: ``difference``, ``interval`` and ``t_test`` are NaN.
     """
 
     pairs: int
@@ -26,14 +27,14 @@ class Comparison(NamedTuple):
     losses: int
     difference: float  # mean of method - reference
     interval: Interval  # t interval of the mean difference
-    effect: float  # mean difference in its standard deviations (Cohen's d of paired samples)
-    t_test: float  # p value, two-sided
-    signed_rank: float  # p value of Wilcoxon's test, two-sided
+    effect: float  # mean difference in standard deviations (Cohen's d): of differences, of studies
+    t_test: float  # p value, two-sided: the paired test, or Welch's
+    rank_test: float  # p value, two-sided: Wilcoxon's signed ranks, or the rank sum
 
     @property
     def p_value(self) -> float:
-        """Of the t test; of the signed-rank test where there is none (failures, no spread)."""
-        return self.t_test if math.isfinite(self.t_test) else self.signed_rank
+        """Of the t test; of the rank test where there is none (failures, no spread)."""
+        return self.t_test if math.isfinite(self.t_test) else self.rank_test
 
 
 def compare(method: ArrayLike, reference: ArrayLike, *, level: float = 0.95) -> Comparison:
@@ -56,7 +57,7 @@ def compare(method: ArrayLike, reference: ArrayLike, *, level: float = 0.95) -> 
 
     Example:
         >>> made = compare([1.0, 2.0, 3.0, 4.0], [2.0, 3.5, 4.0, 5.5])
-        >>> made.wins, made.difference, round(made.t_test, 4), made.signed_rank
+        >>> made.wins, made.difference, round(made.t_test, 4), made.rank_test
         (4, -1.25, 0.0032, 0.125)
         >>> made = compare([float("inf"), 1.0], [2.0, 2.0])
         >>> made.wins, made.losses, made.difference
@@ -92,7 +93,7 @@ def compare(method: ArrayLike, reference: ArrayLike, *, level: float = 0.95) -> 
         interval=mean_interval(differences, level=level) if whole else UNKNOWN,
         effect=mean / deviation if deviation > 0 else math.nan,
         t_test=_t_test(differences) if whole else math.nan,
-        signed_rank=_signed_rank(differences),
+        rank_test=_signed_rank(differences),
     )
 
 
@@ -131,7 +132,9 @@ def _t_test(differences: np.ndarray) -> float:
         return math.nan
     if np.ptp(differences) == 0:  # no spread to measure a difference by
         return 1.0 if differences[0] == 0 else math.nan
-    found: Any = stats.ttest_1samp(differences, 0.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of differences that are equal but for rounding
+        found: Any = stats.ttest_1samp(differences, 0.0)
     return float(found.pvalue)
 
 

@@ -26,19 +26,22 @@ class Ranks(NamedTuple):
 def rank_stability(
     scores: Float[np.ndarray, "W E R"],
     *,
+    paired: bool = True,
     resample_problems: bool = True,
     level: float = 0.95,
     seed: int = 0,
 ) -> Ranks:
-    """Rank the methods by mean score on each problem; bootstrap over seeds and problems.
+    """Rank the methods by mean score on each problem; bootstrap over runs and problems.
 
-    Seeds are resampled within each problem, the same for all methods, because they are paired.
+    Runs are resampled within each problem. Those on seeds that all methods share are resampled the
+    same for all; independent studies for each method by itself.
 
     Args:
         scores: R runs of E methods on W problems, lower is better, infinity where a run failed; a
-            method with a failure ranks behind all without.
+            method ranks behind all with fewer failures, whatever its other scores.
+        paired: whether run r of one method has to do with run r of another.
         resample_problems: whether other problems could have been chosen; with one problem only the
-            seeds are resampled.
+            runs are resampled.
         level: coverage, between 0 and 1.
         seed: of the resampling.
 
@@ -60,12 +63,14 @@ def rank_stability(
             f"scores must be (problems, methods, seeds) without NaN, got shape {scores.shape} with "
             f"{int(np.isnan(scores).sum())} NaN"
         )
-    problems, methods, seeds = scores.shape
+    problems, methods, runs = scores.shape
+    rows = np.arange(methods)[:, None]
+    scores = np.stack([_with_failures_last(problem) for problem in scores])
     generator = np.random.default_rng(seed)
     ranks = np.empty((problems, _RESAMPLES, methods))
     for problem in range(problems):
-        drawn = generator.integers(0, seeds, (_RESAMPLES, seeds))
-        ranks[problem] = stats.rankdata(scores[problem][:, drawn].mean(axis=-1).T, axis=1)
+        drawn = generator.integers(0, runs, (_RESAMPLES, 1 if paired else methods, runs))
+        ranks[problem] = stats.rankdata(scores[problem][rows, drawn].mean(axis=-1), axis=1)
     chosen = np.tile(np.arange(problems), (_RESAMPLES, 1))
     if resample_problems:
         chosen = generator.integers(0, problems, chosen.shape)
@@ -76,6 +81,14 @@ def rank_stability(
     per_problem = stats.rankdata(scores.mean(axis=-1), axis=1)
     first = (best / best.sum(axis=1, keepdims=True)).mean(axis=0)
     return Ranks(per_problem, per_problem.mean(axis=0), low, high, first)
+
+
+def _with_failures_last(scores: Float[np.ndarray, "E R"]) -> Float[np.ndarray, "E R"]:
+    """Failures as a score so high that one more of them in a mean outweighs all the rest."""
+    known = scores[np.isfinite(scores)]
+    spread = float(np.ptp(known)) if known.size else 0.0
+    worst = float(known.max(initial=0.0)) + 2 * scores.shape[1] * (spread + 1)
+    return np.where(np.isinf(scores), worst, scores)
 
 
 def agreement(first: ArrayLike, second: ArrayLike) -> float:

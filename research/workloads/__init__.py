@@ -4,8 +4,8 @@
 >>> quadratic.metric
 'log10 of f / mean f at the start'
 
-``NAMES`` lists all; those in ``VARIANTS`` differ from another in one thing and are held out: no
-search space was chosen on them. Nothing heavy is imported before ``load``.
+``NAMES`` lists all; those in ``VARIANTS`` differ from an original (``BASES``) in one thing and are
+held out: no search space was chosen on them. Nothing heavy is imported before ``load``.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from research.names import look_up
-from research.workloads.catalogue import ENTRIES, POOL_SEED, VARIANTS
+from research.workloads.catalogue import BASES, ENTRIES, POOL_SEED, VARIANTS
 
 if TYPE_CHECKING:
     from research.workloads.workload import Workload
 
-__all__ = ["NAMES", "POOL_SEED", "VARIANTS", "load"]
+__all__ = ["BASES", "NAMES", "POOL_SEED", "VARIANTS", "load"]
 
 NAMES: tuple[str, ...] = tuple(ENTRIES)
 

@@ -68,6 +68,9 @@ ENTRIES: Mapping[str, Entry] = {
     **{name: _of(variant) for name, variant in _VARIANTS.items()},
 }
 
+BASES: Mapping[str, str] = {name: variant.of for name, variant in _VARIANTS.items()}
+"""Held-out workload -> the original that it varies."""
+
 VARIANTS: Mapping[str, str] = {
     name: f"{variant.of} with {variant.change}" for name, variant in _VARIANTS.items()
 }

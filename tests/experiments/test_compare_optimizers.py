@@ -19,6 +19,7 @@ TINY = Config(
     workloads=("quadratic_1e2",),
     optimizers=("sgd", "sgd@constant", "momentum"),
     horizons=(0.02, 0.04),
+    studies=1,
     trials=3,
     seeds=(1, 2),
     evaluations=2,
@@ -97,6 +98,36 @@ def test_the_best_by_validation_is_run_again_and_only_that_sees_the_test_set(fin
         assert all(row["result"]["test_score"] is None for row in cell["search"])
 
 
+def test_each_study_has_its_own_search_winner_and_share_of_the_seeds(tmp_path):
+    config = dataclasses.replace(
+        TINY, horizons=(0.04,), optimizers=("sgd", "momentum"), studies=2, trials=2,
+        seeds=(1, 2, 3),
+    )  # fmt: skip
+    path = run(tmp_path, config)
+    found = cells(read_run(path).rows)
+    studies = {"sgd": (0, 1), "momentum": (0, 1, 2, 3)}  # the reference once more, against itself
+    assert sorted(found) == sorted(
+        ("quadratic_1e2", name, "cosine", 8, study) for name in studies for study in studies[name]
+    )
+    points, search_seeds = set(), {}
+    for (_, name, _, _, study), cell in found.items():
+        assert len(cell["search"]) == 2
+        best = comparison.winner(cell["search"])
+        assert best is not None
+        assert {row["settings"]["trial"] for row in cell["final"]} == {best["settings"]["trial"]}
+        seeds = sorted(row["settings"]["seed"] for row in cell["final"])
+        assert seeds == [[1, 3], [2]][study % 2]
+        own = [row["settings"]["hyperparameters"]["learning_rate"] for row in cell["search"]]
+        assert len(points | {(name, rate) for rate in own}) == len(points) + 2
+        points |= {(name, rate) for rate in own}
+        search_seeds.setdefault(study, set()).update(r["settings"]["seed"] for r in cell["search"])
+    assert sorted(map(len, search_seeds.values())) == [1] * 4  # one for all entrants of a number
+    assert len(set.union(*search_seeds.values())) == 4
+    with (path / "results.csv").open() as file:
+        rows = {row["entrant"]: row for row in csv.DictReader(file)}
+    assert (rows["sgd"]["unit"], rows["sgd"]["units"], rows["sgd"]["pairs"]) == ("study", "2", "4")
+
+
 def test_run_again_it_trains_nothing_and_ends_with_the_same_tables(finished, monkeypatch):
     before = {path.name: path.read_bytes() for path in finished.glob("*.csv")}
     monkeypatch.setattr(engine, "execute", lambda *_: pytest.fail("a chunk was run again"))
@@ -142,6 +173,8 @@ def test_a_search_that_diverges_is_a_failure_and_the_comparison_goes_on(tmp_path
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"studies": 0}, "studies must be at least 1; received 0"),
+        ({"studies": 3}, r"at least as many as studies, 3, .* received \(1, 2\)"),
         ({"trials": 0}, "trials must be at least 1; received 0"),
         ({"aa_studies": -1}, "aa_studies must be at least 0"),
         ({"optimizers": ("adm",)}, "Did you mean 'adam'"),
@@ -165,7 +198,22 @@ def test_the_run_records_what_a_report_must_know(finished):
     config = json.loads((finished / "config.json").read_text())["config"]
     assert config["search_spaces"]["sgd"]["learning_rate"]["high"] > 0
     assert config["horizons"] == {"quadratic_1e2": [4, 8]}
+    assert config["held_out"] == {}
     assert config["targets"] == {"quadratic_1e2": workloads.load("quadratic_1e2").target}
+
+
+def test_a_held_out_workload_is_recorded_with_the_one_that_it_varies():
+    config = dataclasses.replace(TINY, workloads=("quadratic_1e2", "quadratic_1e3"))
+    loaded = {name: workloads.load(name) for name in config.workloads}
+    recorded = compare_optimizers.described(config, loaded)
+    assert recorded["held_out"] == {"quadratic_1e3": "quadratic_1e2"}
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_recipes_compare_studies_and_run_every_winner_equally_often(recipe):
+    config = RECIPES[recipe].config
+    assert config.studies >= 3
+    assert len(config.seeds) % config.studies == 0
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

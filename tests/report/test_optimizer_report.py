@@ -19,6 +19,7 @@ from research.report.optimizers.cells import edges, planned_trainings, read_cell
 from research.report.optimizers.costs import read_costs
 from research.report.optimizers.design import read_design
 from research.report.optimizers.outcomes import false_positives, read_outcomes, self_comparisons
+from research.report.optimizers.studies import read_studies
 from research.report.optimizers.summaries import agreements, block, profile, ranks
 from research.report.optimizers.verdict import workload_verdict
 from research.runlog import read_run
@@ -33,7 +34,8 @@ class Analysis:
         self.records = read_run(path)
         self.design = read_design(self.records)
         self.cells = read_cells(self.records, self.design)
-        self.outcomes = read_outcomes(self.design, self.cells)
+        self.studies = read_studies(self.design, self.cells)
+        self.outcomes = read_outcomes(self.design, self.studies)
 
     def rows(self):
         return {
@@ -62,7 +64,7 @@ def finals(workload, entrant, horizon, study=0):
     }
 
 
-def test_a_row_is_what_one_computes_from_the_trainings(rows):
+def test_a_row_is_what_one_computes_from_the_trainings(found, rows):
     row = rows["gru", "sgd", 200]
     own, other = (finals("gru", entrant, 200) for entrant in ("sgd", "adamw"))
     scores = np.array([own[seed]["result"]["test_score"] for seed in COMPARED.seeds])
@@ -72,7 +74,11 @@ def test_a_row_is_what_one_computes_from_the_trainings(rows):
     assert row["difference"] == pytest.approx((scores - theirs).mean())
     assert (row["wins"], row["pairs"], row["state"]) == (0, 8, "complete")
     assert row["p_value"] == stats.compare(scores, theirs).t_test
-    assert row["hyperparameters"] == own[1000]["settings"]["hyperparameters"]
+    study = next(
+        row for row in exports.studies(found.design, found.cells)
+        if (row["workload"], row["entrant"], row["horizon"]) == ("gru", "sgd", 200)
+    )  # fmt: skip
+    assert study["hyperparameters"] == own[1000]["settings"]["hyperparameters"]
     # The first evaluated step at or below the target, by the curve itself.
     steps = [
         next(s for s, v in zip(r["result"]["steps"], r["result"]["validation_score"], strict=True)
@@ -112,7 +118,7 @@ def test_one_that_always_diverges_is_a_failure_everywhere(found, rows):
     assert place.mean[whole.entrants.index("rprop")] == place.mean.max()
     shape = profile(found.design, found.outcomes, found.design.workloads)
     assert shape is not None
-    scores = dict(zip(shape.block.entrants, shape.scores, strict=True))
+    scores = dict(zip(shape.entrants, shape.scores, strict=True))
     assert scores["rprop"] == scores["adam@constant"] == 0
     assert scores["muon"] == 1
     assert 0.6 < scores["adamw"] < 0.7
@@ -141,7 +147,7 @@ def test_holm_is_over_all_comparisons_of_the_page(rows):
 
 
 def test_a_study_of_the_reference_is_compared_with_the_next(found):
-    same = self_comparisons(found.design, found.cells)
+    same = self_comparisons(found.design, found.studies)
     assert [(item.workload, item.horizon) for item in same] == [
         (w, h) for w in COMPARED.workloads for h in COMPARED.horizons
     ]
@@ -173,7 +179,7 @@ def test_searches_that_find_the_same_settings_reject_at_the_nominal_rate(tmp_pat
                 key = f"{workload}-{seed}-{study}"
                 rows.append(template | {"key": key, "settings": settings, "result": result})
     found = Analysis(write_comparison(tmp_path / "run", compared, rows=rows, timings=[]))
-    rejected, known, (low, high) = false_positives(self_comparisons(found.design, found.cells))
+    rejected, known, (low, high) = false_positives(self_comparisons(found.design, found.studies))
     assert known == 60
     assert low < 0.05 < high
     assert rejected < 9
@@ -187,7 +193,7 @@ def test_agreement_is_found_between_workloads_and_horizons(found):
 
 
 def test_held_out_workloads_agree_with_the_others(tmp_path):
-    compared = dataclasses.replace(COMPARED, held_out=["gru"], horizons=(100,))
+    compared = dataclasses.replace(COMPARED, held_out={"gru": ""}, horizons=(100,))
     found = Analysis(write_comparison(tmp_path / "run", compared))
     kinds = {item.kind: item.tau for item in agreements(found.design, found.outcomes)}
     assert kinds["held out"] > 0.7
@@ -307,7 +313,7 @@ def test_what_was_not_run_is_blank(tmp_path):
     assert table["gru", "muon", 60]["test_mean"] is None
     blank = {key: value for key, value in table["vit", "muon", 60].items() if value}
     assert blank == {"workload": "vit", "entrant": "muon", "horizon": 60, "state": "not run",
-                     "target": 0.1}  # fmt: skip
+                     "unit": "seed", "target": 0.1}  # fmt: skip
     assert block(found.design, found.outcomes, found.design.workloads).entrants == ["adamw"]
 
 

@@ -31,7 +31,7 @@ def test_p_values_are_scipys():
     made = stats.compare(first, second)
     assert made.t_test == pytest.approx(reference.ttest_rel(first, second).pvalue)
     signed_rank: Any = reference.wilcoxon(first, second)
-    assert made.signed_rank == pytest.approx(signed_rank.pvalue)
+    assert made.rank_test == pytest.approx(signed_rank.pvalue)
 
 
 def test_a_failure_is_the_worst_that_can_happen_and_never_dropped():
@@ -43,15 +43,15 @@ def test_a_failure_is_the_worst_that_can_happen_and_never_dropped():
     assert math.isnan(broken.t_test)
     assert all(math.isnan(end) for end in broken.interval)
     # Largest rank against the other seven: W = 8 of 36.
-    assert broken.signed_rank == broken.p_value == pytest.approx(50 / 256)
-    assert whole.signed_rank == pytest.approx(2 / 256)
+    assert broken.rank_test == broken.p_value == pytest.approx(50 / 256)
+    assert whole.rank_test == pytest.approx(2 / 256)
 
 
 def test_swapping_the_two_turns_signs_and_keeps_p_values():
     first, second = [1.0, INF, 3.0, 4.5, 2.0], [2.0, 2.5, INF, 4.0, 3.0]
     one, two = stats.compare(first, second), stats.compare(second, first)
     assert (one.wins, one.losses, one.failures) == (two.losses, two.wins, two.reference_failures)
-    assert one.signed_rank == two.signed_rank
+    assert one.rank_test == two.rank_test
 
 
 @pytest.mark.parametrize(

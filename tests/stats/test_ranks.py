@@ -39,6 +39,8 @@ def test_problems_that_disagree_widen_the_ranks():
 def test_a_failure_ranks_last():
     scores = np.array([[[1.0, INF, 1.0], [5.0, 5.0, 5.0], [6.0, 6.0, 6.0]]])
     assert stats.rank_stability(scores).per_problem.tolist() == [[3.0, 1.0, 2.0]]
+    more = np.array([[[1.0, INF, 1.0], [0.0, INF, INF], [INF, INF, INF], [9.0, 9.0, 9.0]]])
+    assert stats.rank_stability(more).per_problem.tolist() == [[2.0, 3.0, 4.0, 1.0]]
 
 
 @pytest.mark.parametrize(
@@ -55,3 +57,13 @@ def test_kendalls_tau_by_counting_pairs():
     assert stats.agreement([1, 2, INF, INF], [1, 2, 3, 3]) == pytest.approx(1.0)
     assert math.isnan(stats.agreement([1.0], [2.0]))
     assert math.isnan(stats.agreement([1.0, 1.0], [1.0, 2.0]))
+
+
+def test_independent_studies_are_resampled_for_each_method_by_itself():
+    # Two methods that differ by the same in every run: certain on shared seeds, not otherwise.
+    runs = np.random.default_rng(5).normal(size=10)
+    scores = np.stack([runs, runs + 0.1])[None]
+    assert stats.rank_stability(scores).first.tolist() == [1.0, 0.0]
+    apart = stats.rank_stability(scores, paired=False)
+    assert 0.4 < apart.first[0] < 0.8
+    assert apart.per_problem.tolist() == [[1.0, 2.0]]

@@ -48,9 +48,10 @@ class Comparison:
     horizons: Sequence[int] = (100, 200)
     trials: int = 16
     seeds: Sequence[int] = tuple(range(1000, 1008))
+    studies: int = 1
     reference: str | None = "adamw"
     aa_studies: int = 1
-    held_out: Sequence[str] = ()
+    held_out: Mapping[str, str] = dataclasses.field(default_factory=dict)
     noise: float = 0.02
 
     def config(self) -> dict[str, Any]:
@@ -61,12 +62,13 @@ class Comparison:
             "targets": {workload: 0.1 for workload in self.workloads},
             "metrics": {workload: "error rate" for workload in self.workloads},
             "descriptions": {workload: f"a model of {workload}" for workload in self.workloads},
-            "held_out": list(self.held_out),
+            "held_out": dict(self.held_out),
             "optimizers": list(self.truths),
             "schedule": "cosine",
             "horizons": {workload: list(self.horizons) for workload in self.workloads},
             "trials": self.trials,
             "seeds": list(self.seeds),
+            "studies": self.studies,
             "search_seed": 0,
             "reference": self.reference,
             "aa_studies": self.aa_studies,
@@ -81,8 +83,8 @@ def rows_of(compared: Comparison) -> list[dict[str, Any]]:
     for workload in compared.workloads:
         for horizon in compared.horizons:
             for entrant in compared.truths:
-                studies = 1 + (compared.aa_studies if entrant == compared.reference else 0)
-                for study in range(studies):
+                sets = 1 + (compared.aa_studies if entrant == compared.reference else 0)
+                for study in range(sets * compared.studies):
                     rows += _cell(compared, workload, horizon, entrant, study)
     return sorted(rows, key=lambda row: row["key"])
 
@@ -158,7 +160,7 @@ def _cell(
     best = min(ended, key=lambda row: row["result"]["validation_score"][-1])["settings"]
     finals = [
         Training(task, "final", study, best["trial"], seed, best["hyperparameters"])
-        for seed in compared.seeds
+        for seed in compared.seeds[study % compared.studies :: compared.studies]
     ]
     return searches + [_row(compared, truth, training) for training in finals]
 

@@ -12,11 +12,12 @@ from research.report.common import (
     provenance,
     spelled,
 )
-from research.report.optimizers import exports, figures, known_truths, tables
+from research.report.optimizers import exports, figures, known_truths, search_tables, tables
 from research.report.optimizers.cells import Cell, Key, planned_trainings, read_cells
 from research.report.optimizers.costs import read_costs
 from research.report.optimizers.design import Design, entrant_label, read_design
 from research.report.optimizers.outcomes import read_outcomes, self_comparisons
+from research.report.optimizers.studies import read_studies
 from research.report.optimizers.summaries import agreements, block, profile, ranks
 from research.report.optimizers.verdict import overall, workload_verdict
 from research.report.page import Figure, Html, Report, element, figure, join, paragraph, section
@@ -27,28 +28,29 @@ def render(records: Records) -> Report:
     """The whole report of one run."""
     design = read_design(records)
     cells = read_cells(records, design)
-    outcomes = read_outcomes(design, cells)
-    same = self_comparisons(design, cells)
+    studies = read_studies(design, cells)
+    outcomes = read_outcomes(design, studies)
+    same = self_comparisons(design, studies)
     costs = read_costs(records, design)
     compared = block(design, outcomes, design.workloads)
     places = ranks(compared)
     shape = profile(design, outcomes, design.workloads)
     seen = figures.look(design, places, compared.entrants)
 
-    known = known_truths.look_up(known_truths.finals(records.rows, design.targets))
+    known = known_truths.look_up(known_truths.finals(design, studies))
 
     results = figures.outcome_figures(design, outcomes, seen)
     times = _known(
         figures.reached_figure(design, outcomes, seen),
         figures.ratio_figure(design, outcomes, seen),
-        figures.profile_figure(shape, seen),
+        figures.profile_figure(design, shape, seen),
         figures.curve_figure(design, outcomes, seen),
     )
     searches = _known(
         figures.best_of_figure(design, outcomes, seen),
         *figures.sensitivity_figures(design, outcomes, seen),
     )
-    stability = _known(figures.rank_figure(places, compared, seen))
+    stability = _known(figures.rank_figure(design, places, compared, seen))
 
     verdicts = overall(design, outcomes, shape, places, compared, same)
     verdicts += [workload_verdict(design, outcomes, workload) for workload in design.workloads]
@@ -82,21 +84,23 @@ def render(records: Records) -> Report:
             ),
             section(
                 "Ranks and how stable they are", *map(figure, stability),
-                tables.rank_table(shape, places, compared.entrants),
+                tables.rank_table(design, shape, places, compared.entrants),
                 tables.agreement_table(agreements(design, outcomes)),
             ),
             section("The reference against itself", tables.self_table(design, cells, same)),
-            section("What is known from elsewhere", known_truths.truth_table(known)),
+            section("What is known from elsewhere", known_truths.truth_table(design, known)),
             section(
-                "Searches", tables.hyperparameter_table(design, outcomes), *map(figure, searches)
+                "Searches", search_tables.hyperparameter_table(design, outcomes),
+                *map(figure, searches),
             ),
-            section("Failures", tables.failure_table(design, cells)),
-            section("Cost", tables.cost_table(design, costs)),
+            section("Failures", search_tables.failure_table(design, cells)),
+            section("Cost", search_tables.cost_table(design, costs)),
             provenance(records),
         ]
     )  # fmt: skip
     files = {
         "results": exports.results(design, outcomes),
+        "studies": exports.studies(design, cells),
         "trials": exports.trials(cells),
         "tests": exports.tests(design, outcomes, same),
         "costs": exports.costs(design, outcomes, costs),
@@ -116,9 +120,21 @@ def _what_was_run(records: Records, design: Design) -> list[Html]:
         else "a search"
     )
     seeds = f"{count(len(design.seeds), 'fresh seed')}" if design.seeds else "fresh seeds"
+    if design.studies == 1:
+        budget = (
+            f"{each}, then the trial of the lowest final validation score trained anew on "
+            f"{seeds}, the same for all. "
+        )
+    else:
+        budget = (
+            f"{count(design.studies, 'independent study', 'independent studies')}, each {each} "
+            "of its own, with its own initialisation and order of the data, then the trial of its "
+            f"lowest final validation score trained anew. The {seeds} are dealt to the studies in "
+            "turn, the same to all entrants; what is compared are whole studies, so that the luck "
+            "of a search counts as chance. "
+        )
     said = (
-        f"Every optimizer had the same budget on every workload and horizon: {each}, then the "
-        f"trial of the lowest final validation score trained anew on {seeds}, the same for all. "
+        f"Every optimizer had the same budget on every workload and horizon: {budget}"
         "The test score is measured at the end of these final runs only. A training diverged when "
         "its loss or its validation score was not finite; it is counted, never dropped."
     )

@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from research import stats
 from research.report.optimizers.design import Design, entrant_of
 from research.runlog import Records
 
@@ -92,13 +91,13 @@ def read_cells(records: Records, design: Design) -> dict[Key, Cell]:
         for workload in design.workloads
         for horizon in design.horizons[workload]
         for entrant in design.entrants
-        for study in range(1 + (design.aa_studies if entrant == design.reference else 0))
+        for study in range(design.planned_studies(entrant))
     ]
     made = {}
     for key in dict.fromkeys([*keys, *searches, *finals]):
         tried = sorted(searches[key], key=lambda row: row["settings"]["trial"])
         runs = sorted(finals[key], key=lambda row: row["settings"]["seed"])
-        made[key] = Cell(*key, tuple(tried), tuple(runs), _state(design, tried, runs))
+        made[key] = Cell(*key, tuple(tried), tuple(runs), _state(design, key[3], tried, runs))
     return made
 
 
@@ -110,7 +109,8 @@ def planned_trainings(design: Design, cells: Mapping[Key, Cell]) -> int:
     recorded = sum(len(cell.searches) + len(cell.finals) for cell in cells.values())
     if design.trials is None or design.seeds is None:
         return recorded
-    finals = sum(cell.state != "failed" for cell in cells.values()) * len(design.seeds)
+    going = [cell for cell in cells.values() if cell.state != "failed"]
+    finals = sum(len(design.seeds_of(cell.study) or []) for cell in going)
     return max(recorded, len(cells) * design.trials + finals)
 
 
@@ -122,16 +122,6 @@ def final_score(row: Mapping[str, Any], which: str) -> float:
         value = row["result"].get("test_score")
         return math.nan if value is None else float(value)
     return float(row["result"]["validation_score"][-1])
-
-
-def shared(first: Mapping[int, Any], second: Mapping[int, Any]) -> list[int]:
-    """Seeds that both have, ascending."""
-    return sorted(set(first) & set(second))
-
-
-def as_times(found: Mapping[int, tuple[int, bool]], seeds: Sequence[int]) -> stats.Times:
-    """The times of some seeds, for the statistics."""
-    return stats.times([found[seed][0] for seed in seeds], [found[seed][1] for seed in seeds])
 
 
 def edges(cell: Cell, design: Design) -> dict[str, str]:
@@ -146,14 +136,14 @@ def edges(cell: Cell, design: Design) -> dict[str, str]:
     return marks
 
 
-def _state(design: Design, searches: Sequence[dict], finals: Sequence[dict]) -> State:
+def _state(design: Design, study: int, searches: Sequence[dict], finals: Sequence[dict]) -> State:
     if not searches and not finals:
         return "not run"
     whole = design.trials is None or len(searches) >= design.trials
     if not finals:
         lost = all(row["status"] == "diverged" for row in searches)
         return "failed" if whole and lost else "searching"
-    return "complete" if len(finals) >= len(design.seeds or finals) else "finals"
+    return "complete" if len(finals) >= len(design.seeds_of(study) or finals) else "finals"
 
 
 def _rank(row: Mapping[str, Any]) -> tuple[float, float]:

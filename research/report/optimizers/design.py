@@ -3,11 +3,13 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from research.errors import RunError
 from research.report.common import check_records, name, need, strings
 from research.runlog import Records
+
+Unit = Literal["seed", "study"]  # what is repeated, and compared
 
 
 @dataclass(frozen=True)
@@ -20,14 +22,33 @@ class Design:
     horizons: dict[str, list[int]]  # by workload, ascending
     trials: int | None
     seeds: list[int] | None
+    studies: int  # of each entrant; dealt the seeds in turn
     reference: str | None
-    aa_studies: int
-    held_out: list[str]
+    aa_studies: int  # further sets of so many studies of the reference
+    held_out: dict[str, str]  # workload no search space was chosen on -> what it varies, or ""
     targets: dict[str, float]
     metrics: dict[str, str]
     descriptions: dict[str, str]
     search_spaces: Mapping[str, Any]
     papers: dict[str, str]
+
+    @property
+    def unit(self) -> Unit:
+        """What is repeated: seeds of one search, or whole studies."""
+        return "study" if self.studies > 1 else "seed"
+
+    @property
+    def units(self) -> str:
+        """More than one of them."""
+        return "studies" if self.studies > 1 else "seeds"
+
+    def planned_studies(self, entrant: str) -> int:
+        """Studies of an entrant, with the further ones of the reference."""
+        return self.studies * (1 + (self.aa_studies if entrant == self.reference else 0))
+
+    def seeds_of(self, study: int) -> list[int] | None:
+        """Final seeds of a study: every one in so many, from its own place on."""
+        return None if self.seeds is None else self.seeds[study % self.studies :: self.studies]
 
     def metric(self, workload: str) -> str:
         """What the score of a workload is."""
@@ -73,9 +94,10 @@ def read_design(records: Records) -> Design:
         horizons={workload: _horizons(config, found, workload) for workload in workloads},
         trials=_count(config.get("trials")),
         seeds=_seeds(config.get("seeds")),
+        studies=max(1, _count(config.get("studies")) or 1),
         reference=plain(reference, schedule) if isinstance(reference, str) else None,
         aa_studies=_count(config.get("aa_studies")) or 0,
-        held_out=strings(config.get("held_out"), []),
+        held_out=_held_out(config.get("held_out")),
         targets={
             workload: float(target)
             for workload, target in _mapping(config.get("targets")).items()
@@ -160,6 +182,11 @@ def _seeds(value: Any) -> list[int] | None:
     return (
         [int(seed) for seed in value if isinstance(seed, int)] if isinstance(value, list) else None
     )
+
+
+def _held_out(value: Any) -> dict[str, str]:
+    # A list of earlier runs, which do not say what their variants vary.
+    return _texts(value) or dict.fromkeys(strings(value, []), "")
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -1,20 +1,58 @@
 """The CSV files of a comparison: cells, trainings, tests and costs."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from research import stats
-from research.report.optimizers.cells import Cell, Key, as_times, edges, final_score
+from research.report.optimizers.cells import Cell, Key, edges, final_score
 from research.report.optimizers.costs import Cost
 from research.report.optimizers.design import Design
 from research.report.optimizers.outcomes import Outcome, SelfComparison
+from research.report.optimizers.studies import as_times
 from research.report.optimizers.summaries import Outcomes, median_steps
 
 
 def results(design: Design, outcomes: Outcomes) -> list[dict[str, Any]]:
     """A row per cell; empty where it was not run or has no value."""
     return [_clean(_result(design, outcome)) for outcome in outcomes.values()]
+
+
+def studies(design: Design, cells: Mapping[Key, Cell]) -> list[dict[str, Any]]:
+    """A row per study that was begun: what its search found, and what became of it."""
+    rows = []
+    for cell in cells.values():
+        if cell.state == "not run":
+            continue
+        winner = cell.winner
+        row = {
+            "workload": cell.workload,
+            "entrant": cell.entrant,
+            "horizon": cell.horizon,
+            "study": cell.study,
+            "set": cell.study // design.studies,
+            "state": cell.state,
+            "search_trials": len(cell.searches),
+            "search_diverged": cell.search_diverged,
+            "search_best": final_score(winner, "validation") if winner else None,
+            "final_runs": len(cell.finals),
+            "final_diverged": cell.final_diverged,
+        }
+        for which in ("validation", "test"):
+            scores = list(cell.scores(which).values())
+            row[f"{which}_mean"] = float(np.mean(scores)) if scores else None
+        row |= {
+            "target_reached": sum(
+                there for _, there in cell.times(design.targets.get(cell.workload)).values()
+            ),
+            "hyperparameters": cell.hyperparameters,
+            "at_edge": edges(cell, design),
+        }
+        rows.append(_clean(row))
+    return rows
 
 
 def trials(cells: Mapping[Key, Cell]) -> list[dict[str, Any]]:
@@ -45,17 +83,18 @@ def trials(cells: Mapping[Key, Cell]) -> list[dict[str, Any]]:
 def tests(
     design: Design, outcomes: Outcomes, same: Sequence[SelfComparison]
 ) -> list[dict[str, Any]]:
-    """A row per paired comparison: entrants with the reference, then the reference with itself."""
+    """A row per comparison: entrants with the reference, then the reference with itself."""
     rows = [
-        {"kind": "reference", "workload": o.cell.workload, "horizon": o.cell.horizon,
-         "first": o.cell.entrant, "second": design.reference, "score": o.which,
+        {"kind": "reference", "workload": o.studies.workload, "horizon": o.studies.horizon,
+         "first": o.entrant, "second": design.reference, "score": o.which,
          **_comparison(o.comparison), "p_holm": o.adjusted}
         for o in outcomes.values() if o.comparison
     ]  # fmt: skip
+    noun = "study" if design.studies == 1 else "set"
     rows += [
         {"kind": "a/a", "workload": item.workload, "horizon": item.horizon,
-         "first": f"{design.reference}, study {item.studies[1]}",
-         "second": f"{design.reference}, study {item.studies[0]}", "score": item.which,
+         "first": f"{design.reference}, {noun} {item.sets[1]}",
+         "second": f"{design.reference}, {noun} {item.sets[0]}", "score": item.which,
          **_comparison(item.comparison), "p_holm": None}
         for item in same
     ]  # fmt: skip
@@ -102,30 +141,34 @@ def _place(design: Design, item: tuple[tuple[str, str], Cost]) -> tuple:
 
 
 def _result(design: Design, outcome: Outcome) -> dict[str, Any]:
-    cell = outcome.cell
-    winner, made = cell.winner, outcome.comparison
+    cell, made = outcome.studies, outcome.comparison
     diverged = stats.proportion_interval(cell.search_diverged, len(cell.searches))
+    best = [final_score(each.winner, "validation") for each in cell.cells if each.winner]
     row: dict[str, Any] = {
         "workload": cell.workload,
         "entrant": cell.entrant,
         "horizon": cell.horizon,
         "held_out": cell.workload in design.held_out,
         "state": cell.state,
+        "unit": cell.unit,
+        "units": outcome.scores.size,
+        "units_failed": int(np.isinf(outcome.scores).sum()),
         "search_trials": len(cell.searches),
         "search_diverged": cell.search_diverged,
         "search_diverged_low": diverged.low,
         "search_diverged_high": diverged.high,
         "final_runs": len(cell.finals),
         "final_diverged": cell.final_diverged,
-        "search_best": final_score(winner, "validation") if winner else None,
+        "search_best": min(best, default=None),
     }
     for which in ("validation", "test"):
-        scores = list(cell.scores(which).values())
+        scores = list(cell.values(which).values())
         usable = bool(scores) and all(map(math.isfinite, scores))
         mean, deviation = stats.mean_and_deviation(scores if usable else [])
         low, high = stats.mean_interval(scores if usable else [])
         row |= {f"{which}_mean": mean, f"{which}_deviation": deviation}
         row |= {f"{which}_low": low, f"{which}_high": high}
+        row[f"{which}_seed_deviation"] = cell.seed_deviation(which)
     row |= {
         "compared_score": outcome.which if made else None,
         "difference": made.difference if made else None,
@@ -143,7 +186,8 @@ def _result(design: Design, outcome: Outcome) -> dict[str, Any]:
     median = stats.median_interval(times) if times else stats.UNKNOWN
     row |= {
         "target": design.targets.get(cell.workload),
-        "target_reached": int(times.reached.sum()) if times else None,
+        "target_reached": cell.runs_reached(design.targets.get(cell.workload)) if times else None,
+        "target_reached_units": int(times.reached.sum()) if times else None,
         "target_reached_low": reached.low,
         "target_reached_high": reached.high,
         "steps_to_target_median": median_steps(outcome),
@@ -161,10 +205,20 @@ def _result(design: Design, outcome: Outcome) -> dict[str, Any]:
         "steps_ratio_bound": outcome.bound or None,
         "gradient_evaluations_ratio": outcome.ratio * evaluations,
         "log_rank_p": outcome.log_rank,
-        "hyperparameters": cell.hyperparameters,
-        "at_edge": edges(cell, design),
+        "at_edge": _edges(design, cell.cells),
     }
     return row
+
+
+def _edges(design: Design, cells: Sequence[Cell]) -> dict[str, str]:
+    """Hyperparameters at an end of what was searched: which, and in how many studies if several."""
+    marks = [mark for cell in cells for mark in edges(cell, design).items()]
+    if len(cells) == 1:
+        return dict(marks)
+    told: dict[str, list[str]] = {}
+    for (key, end), times in Counter(marks).items():
+        told.setdefault(key, []).append(f"{end} in {times} of {len(cells)}")
+    return {key: ", ".join(ends) for key, ends in told.items()}
 
 
 def _comparison(made: stats.Comparison | None) -> dict[str, Any]:
@@ -174,7 +228,7 @@ def _comparison(made: stats.Comparison | None) -> dict[str, Any]:
         "diverged": made.failures, "diverged_second": made.reference_failures,
         "difference": made.difference, "difference_low": made.interval.low,
         "difference_high": made.interval.high, "effect_size": made.effect,
-        "p_t_test": made.t_test, "p_signed_rank": made.signed_rank, "p_value": made.p_value,
+        "p_t_test": made.t_test, "p_rank_test": made.rank_test, "p_value": made.p_value,
     }  # fmt: skip
 
 

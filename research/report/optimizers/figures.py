@@ -50,32 +50,48 @@ def outcome_figures(design: Design, outcomes: Outcomes, seen: Look) -> list[Figu
         panels, which = {}, "test"
         for horizon in design.horizons[workload]:
             here = [outcomes[workload, e, horizon] for e in design.entrants]
-            if not any(o.cell.finals for o in here):
+            if not any(o.scores.size for o in here):
                 continue
-            if any(o.which == "validation" and o.cell.finals for o in here):
+            if any(o.which == "validation" and o.scores.size for o in here):
                 which = "validation"
             panels[f"{horizon:,} steps"] = here
         if not panels:
             continue
         values = {
-            title: {o.cell.entrant: list(o.cell.scores(which).values()) for o in here}
+            title: {o.entrant: list(o.studies.values(which).values()) for o in here}
             for title, here in panels.items()
         }
         drawn = plots.score_strips(
             values, seen.inks, labels=seen.labels, reference=design.reference,
             x_label=f"{which} {design.metric(workload)}",
+            failure="failed" if design.studies > 1 else "diverged",
         )  # fmt: skip
+        dot, cannot = _DOTS[design.unit]
         made.append(
             Figure(
                 f"outcome_{workload}", plots.to_png(drawn), f"Final scores, {name(workload)}.",
-                "A dot is a seed, the stroke their mean, the pale bar its 95 % t interval; the "
+                f"A dot is {dot}, the stroke their mean, the pale bar its 95 % t interval; the "
                 "dashed line is the reference's mean. Lower is better.",
-                "It shows how much the seed matters for the settings that one search found, not "
-                "what another search or other data would give. Seeds are paired, so two bars that "
-                "overlap may still differ: see the differences in the table.",
+                cannot,
             )
         )  # fmt: skip
     return made
+
+
+_DOTS = {
+    "seed": (
+        "a seed",
+        "It shows how much the seed matters for the settings that one search found, not what "
+        "another search or other data would give. Seeds are paired, so two bars that overlap may "
+        "still differ: see the differences in the table.",
+    ),
+    "study": (
+        "a study: the mean over the seeds of the setting that its search found",
+        "It shows what searches of this size come to, the luck of the search and of the seed "
+        "together, not what a larger search or other data would give. With so few studies an "
+        "interval is wide, and two bars that overlap may still differ: see the table.",
+    ),
+}
 
 
 def curve_figure(design: Design, outcomes: Outcomes, seen: Look) -> Figure | None:
@@ -86,13 +102,10 @@ def curve_figure(design: Design, outcomes: Outcomes, seen: Look) -> Figure | Non
         curves = []
         for entrant in seen.inks:
             outcome = outcomes.get((workload, entrant, design.longest(workload)))
-            if outcome is None or not outcome.cell.finals:
+            if outcome is None or not outcome.studies.finals:
                 continue
-            steps = np.array(outcome.cell.finals[0]["result"]["steps"])
-            values = np.array(
-                [[math.nan if v is None else v for v in row["result"]["validation_score"]]
-                 for row in outcome.cell.finals if len(row["result"]["steps"]) == steps.size]
-            )  # fmt: skip
+            steps = np.array(outcome.studies.finals[0]["result"]["steps"])
+            values = _curves(outcome, steps.size)
             if steps.size:
                 curves.append(Curve(entrant, steps, values))
         if curves:
@@ -106,10 +119,11 @@ def curve_figure(design: Design, outcomes: Outcomes, seen: Look) -> Figure | Non
     drawn = plots.learning_curves(
         panels, seen.inks, y_labels=y_labels, scales=scales, targets=targets, labels=seen.labels
     )
+    runs = "studies (each the mean over its seeds)" if design.studies > 1 else "final runs"
     return Figure(
         "learning_curves", plots.to_png(drawn), "Learning curves of the chosen settings.",
-        "Mean validation score over the final runs at the longest horizon, with a band from the "
-        "lowest to the highest seed; the dashed line is the target."
+        f"Mean validation score over the {runs} at the longest horizon, with a band from the "
+        f"lowest to the highest {design.unit}; the dashed line is the target."
         + ("" if seen.all else " Only the first seven entrants by mean rank are drawn."),
         "Each entrant was tuned for the end of training, so the middle of a curve is no comparison:"
         " one tuned for an earlier stop could be lower there. Steps are not seconds.",
@@ -131,11 +145,14 @@ def reached_figure(design: Design, outcomes: Outcomes, seen: Look) -> Figure | N
             horizons.append(float(horizon))
     if not panels:
         return None
+    runs = "final runs"
+    if design.studies > 1:
+        runs = "studies (by the median over the runs of the winner)"
     drawn = plots.reached_curves(panels, seen.inks, labels=seen.labels, horizons=horizons)
     return Figure(
         "time_to_target", plots.to_png(drawn), "Time to the target.",
-        "Share of the final runs that have reached the target by each step (Kaplan-Meier, 1 − S), "
-        "at the longest horizon. Runs that never reach it, or diverge, stay in the denominator."
+        f"Share of the {runs} that have reached the target by each step (Kaplan-Meier, 1 − S), "
+        "at the longest horizon. Those that never reach it, or diverge, stay in the denominator."
         + seen.grey,
         "It depends on where the target lies, and on evaluations that see the score only every so "
         "often; what a run would do beyond the horizon is not known.",
@@ -148,7 +165,7 @@ def ratio_figure(design: Design, outcomes: Outcomes, seen: Look) -> Figure | Non
     for workload in design.workloads:
         here = [outcomes.get((workload, e, design.longest(workload))) for e in design.others()]
         group = {
-            o.cell.entrant: Ratio(o.ratio, *o.ratio_interval, bound=o.bound)
+            o.entrant: Ratio(o.ratio, *o.ratio_interval, bound=o.bound)
             for o in here
             if o is not None and math.isfinite(o.ratio)
         }
@@ -156,32 +173,51 @@ def ratio_figure(design: Design, outcomes: Outcomes, seen: Look) -> Figure | Non
             panels[name(workload)] = group
     if not panels:
         return None
+    several = design.studies > 1
+    what = (
+        "Ratio of geometric mean times over studies with Welch's 95 % interval"
+        if several
+        else "Ratio of mean times on the same seeds with its 95 % BCa bootstrap interval"
+    )
     drawn = plots.ratio_dots(panels, seen.inks, x_label="ratio", labels=seen.labels)
     return Figure(
         "time_ratio", plots.to_png(drawn),
         f"Steps to the target, over those of {entrant_label(design.reference or '')}.",
-        "Ratio of mean times on the same seeds with its 95 % BCa bootstrap interval; left of the "
-        "line is faster. An open triangle is a bound and points to where the truth lies, because "
-        "runs that did not reach the target count with the horizon; a diamond may lie either way.",
+        f"{what}; left of the line is faster. An open triangle is a bound and points to where the "
+        f"truth lies, because {'studies' if several else 'runs'} that did not reach the target "
+        "count with the horizon; a diamond may lie either way.",
         "A step of one optimizer may cost more than a step of another: see the table for gradient "
-        "evaluations and seconds. The interval knows the seeds, not the search.",
+        "evaluations and seconds. "
+        + (
+            "The interval holds the luck of searches of this size; larger ones may find faster "
+            "settings."
+            if several
+            else "The interval knows the seeds, not the search."
+        ),
     )  # fmt: skip
 
 
-def profile_figure(profile: Profile | None, seen: Look) -> Figure | None:
+def profile_figure(design: Design, profile: Profile | None, seen: Look) -> Figure | None:
     """Performance profiles."""
-    if profile is None or len(profile.block.entrants) < 2:
+    if profile is None or len(profile.entrants) < 2:
         return None
     heights = stats.performance_profile(profile.ratios, _FACTORS)
-    found = dict(zip(profile.block.entrants, heights, strict=True))
-    workloads = profile.block.workloads
+    found = dict(zip(profile.entrants, heights, strict=True))
+    workloads = profile.workloads
+    held_out = (
+        f" Who fails {listed([name(w) for w in profile.variants])}, held out, loses the workload "
+        "that it varies."
+        if profile.variants
+        else ""
+    )
     drawn = plots.profile_curves(
         _FACTORS, found, seen.inks, labels=seen.labels, problems=len(workloads)
     )
     return Figure(
         "performance_profile", plots.to_png(drawn), "Performance profiles.",
-        "On how many workloads the median run reaches the target within a factor of the fastest "
-        f"entrant's steps; over {listed([name(w) for w in workloads])}." + seen.grey,
+        f"On how many workloads the median {'study' if design.studies > 1 else 'run'} reaches the "
+        "target within a factor of the fastest entrant's steps; over "
+        f"{listed([name(w) for w in workloads])}." + held_out + seen.grey,
         "A profile depends on who takes part: the fastest on each workload sets the unit, and "
         "leaving an entrant out can swap two others. It counts steps, not seconds.",
     )  # fmt: skip
@@ -192,10 +228,10 @@ def best_of_figure(design: Design, outcomes: Outcomes, seen: Look) -> Figure | N
     panels, y_labels = {}, []
     for workload in design.workloads:
         here = [outcomes.get((workload, e, design.longest(workload))) for e in design.entrants]
-        cells = [o.cell for o in here if o is not None and o.cell.searches]
         scores = {
-            cell.entrant: np.array([final_score(row, "validation") for row in cell.searches])
-            for cell in cells
+            o.entrant: np.array([final_score(row, "validation") for row in o.studies.searches])
+            for o in here
+            if o is not None and o.studies.searches
         }
         pool = np.concatenate([*scores.values(), [math.inf]])
         if not np.isfinite(pool).any():
@@ -208,12 +244,13 @@ def best_of_figure(design: Design, outcomes: Outcomes, seen: Look) -> Figure | N
             y_labels.append(f"validation {design.metric(workload)}")
     if not panels:
         return None
+    all_studies = " in all studies" if design.studies > 1 else ""
     drawn = plots.best_of_curves(panels, seen.inks, labels=seen.labels, y_labels=y_labels)
     return Figure(
         "best_of_k", plots.to_png(drawn), "What a smaller search would have found.",
         "Expected validation score of the best of k search trials, drawn without replacement from "
-        "those made, at the longest horizon, with a 95 % bootstrap band. A trial that diverged "
-        "counts with the worst finite score of the workload." + seen.grey,
+        f"those made{all_studies}, at the longest horizon, with a 95 % bootstrap band. A trial "
+        "that diverged counts with the worst finite score of the workload." + seen.grey,
         "It speaks of random points of these search spaces, whose width was chosen; curves end at "
         "a quarter of the trials, beyond which the band would be too narrow. The score is that on "
         "which the best is chosen, so it flatters.",
@@ -222,10 +259,10 @@ def best_of_figure(design: Design, outcomes: Outcomes, seen: Look) -> Figure | N
 
 def sensitivity_figures(design: Design, outcomes: Outcomes, seen: Look) -> list[Figure]:
     """Search trials over the learning rate, a figure per workload."""
-    made = []
+    made, several = [], design.studies > 1
     for workload in design.workloads:
         here = [outcomes.get((workload, e, design.longest(workload))) for e in design.entrants]
-        trials = {o.cell.entrant: _trials(o) for o in here if o is not None}
+        trials = {o.entrant: _trials(o) for o in here if o is not None}
         trials = {entrant: points for entrant, points in trials.items() if points}
         if not trials:
             continue
@@ -237,24 +274,27 @@ def sensitivity_figures(design: Design, outcomes: Outcomes, seen: Look) -> list[
             Figure(
                 f"learning_rate_{workload}", plots.to_png(drawn),
                 f"Sensitivity to the learning rate, {name(workload)}.",
-                "A dot is a search trial at the longest horizon, the ring the chosen one; crosses "
-                "in the band above diverged, triangles there ended far above nearly all others. "
-                "Grey behind: the other entrants' trials.",
+                "A dot is a search trial at the longest horizon, "
+                f"{'a ring the chosen one of a study' if several else 'the ring the chosen one'}; "
+                "crosses in the band above diverged, triangles there ended far above nearly all "
+                "others. Grey behind: the other entrants' trials.",
                 "The other hyperparameters differ from trial to trial too, and each trial is one "
-                "seed, so the dots are no curve in the learning rate alone.",
+                f"seed{', that of its study' if several else ''}, so the dots are no "
+                "curve in the learning rate alone.",
             )
         )  # fmt: skip
     return made
 
 
-def rank_figure(ranks: Ranks | None, compared: Block, seen: Look) -> Figure | None:
+def rank_figure(design: Design, ranks: Ranks | None, compared: Block, seen: Look) -> Figure | None:
     """Mean ranks with their bootstrap."""
     if ranks is None:
         return None
     drawn = plots.rank_dots(ranks, compared.entrants, seen.inks, seen.labels)
     return Figure(
         "ranks", plots.to_png(drawn), "Ranks over the workloads.",
-        "Mean rank by mean final score, with a 95 % interval from resampling seeds and workloads; "
+        "Mean rank by mean final score, with a 95 % interval from resampling "
+        f"{design.units} and workloads; "
         "a grey tick is the rank on one workload. Over "
         f"{listed([name(w) for w in compared.workloads])}, of the entrants with an outcome on all.",
         "A rank says nothing of how large a difference is, and changes with who takes part. The "
@@ -262,11 +302,32 @@ def rank_figure(ranks: Ranks | None, compared: Block, seen: Look) -> Figure | No
     )  # fmt: skip
 
 
+def _curves(outcome: Outcome, evaluations: int) -> np.ndarray:
+    """Validation scores, a line per seed or per study; NaN from where a run diverged."""
+    groups = [
+        [
+            [math.nan if v is None else v for v in row["result"]["validation_score"]]
+            for row in cell.finals
+            if len(row["result"]["steps"]) == evaluations
+        ]
+        for cell in outcome.studies.cells
+    ]
+    if outcome.studies.unit == "seed":
+        return np.array([curve for group in groups for curve in group])
+    return np.array([np.mean(group, axis=0) for group in groups if group])
+
+
 def _trials(outcome: Outcome) -> list[Trial]:
-    points, winner = [], outcome.cell.winner
-    for row in outcome.cell.searches:
+    points, winners = [], [cell.winner for cell in outcome.studies.cells]
+    for row in outcome.studies.searches:
         rate = row["settings"]["hyperparameters"].get("learning_rate", math.nan)
         if rate > 0:
             score = final_score(row, "validation")
-            points.append(Trial(rate, score if math.isfinite(score) else None, row is winner))
+            points.append(
+                Trial(
+                    rate,
+                    score if math.isfinite(score) else None,
+                    any(row is winner for winner in winners),
+                )
+            )
     return points

@@ -7,16 +7,24 @@ run, and what does not come out is reported like what does.
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from research import stats
+from research.report.optimizers.design import Design, Unit
+from research.report.optimizers.outcomes import ALPHA, time_ratio
+from research.report.optimizers.studies import (
+    SetKey,
+    Studies,
+    as_times,
+    compare_studies,
+    shared,
+)
 from research.report.page import Html, paragraph, table
+from research.stats import Comparison
 
 Outcome = Literal["holds", "does not hold", "undecided", "not run"]
-Row = Mapping[str, Any]
 
 
 class Finding(NamedTuple):
@@ -35,94 +43,104 @@ class Truth(NamedTuple):
 
 
 class Finals(NamedTuple):
-    """Final runs of the compared studies, at the greatest length of each workload.
+    """The compared studies at the greatest length of each workload that has final runs."""
 
-    ``curves[workload, optimizer, schedule][seed]`` is the validation score at the evaluated steps,
-    infinite from where a training diverged.
-    """
-
-    curves: Mapping[tuple[str, str, str], Mapping[int, np.ndarray]]
-    steps: Mapping[str, np.ndarray]  # evaluated steps of each workload
+    studies: Mapping[tuple[str, str, str], Studies]  # by workload, optimizer and schedule
     targets: Mapping[str, float]
 
-    def of(self, workload: str, optimizer: str, schedules: Sequence[str]) -> dict[int, np.ndarray]:
-        """The curves of an optimizer, with the first of these schedules that was run."""
-        for schedule in schedules:
-            found = self.curves.get((workload, optimizer, schedule))
-            if found:
-                return dict(found)
-        return {}
+    def of(self, workload: str, optimizer: str, schedules: Sequence[str]) -> Studies | None:
+        """The studies of an optimizer, with the first of these schedules that was run."""
+        found = (self.studies.get((workload, optimizer, schedule)) for schedule in schedules)
+        return next((each for each in found if each is not None), None)
 
     def schedules(self) -> list[str]:
         """Schedules in the order of how many entrants have them."""
-        names = [schedule for _, _, schedule in self.curves]
+        names = [schedule for _, _, schedule in self.studies]
         return sorted(dict.fromkeys(names), key=lambda name: (-names.count(name), name))
 
 
-def finals(rows: Iterable[Row], targets: Mapping[str, float]) -> Finals:
-    """The final runs among the rows of a comparison.
+def finals(design: Design, studies: Mapping[SetKey, Studies]) -> Finals:
+    """What the statements are looked for in.
 
     Args:
-        rows: of all studies and phases.
-        targets: of each workload.
+        design: of the comparison.
+        studies: all sets, of all horizons.
     """
-    kept = [r for r in rows if r["settings"]["phase"] == "final" and not r["settings"]["study"]]
+    kept = [s for key, s in studies.items() if key[3] == 0 and s.values("validation")]
     longest: dict[str, int] = {}
-    for row in kept:
-        settings = row["settings"]
-        longest[settings["workload"]] = max(longest.get(settings["workload"], 0), settings["steps"])
-    curves: dict[tuple[str, str, str], dict[int, np.ndarray]] = {}
-    steps: dict[str, np.ndarray] = {}
-    for row in kept:
-        settings, result = row["settings"], row["result"]
-        workload = settings["workload"]
-        if settings["steps"] == longest[workload]:
-            cell = (workload, settings["optimizer"], settings["schedule"])
-            scores = [math.inf if s is None else s for s in result["validation_score"]]
-            curve = np.array(scores, np.float64)
-            if row["status"] == "diverged":
-                curve[-1] = np.inf
-            curves.setdefault(cell, {})[settings["seed"]] = curve
-            steps[workload] = np.array(result["steps"])
-    return Finals(curves, steps, targets)
+    for each in kept:
+        longest[each.workload] = max(longest.get(each.workload, 0), each.horizon)
+    found = {}
+    for each in kept:
+        if each.horizon == longest[each.workload]:
+            optimizer, _, schedule = each.entrant.partition("@")
+            found[each.workload, optimizer, schedule or design.schedule or ""] = each
+    return Finals(found, design.targets)
 
 
 def momentum_is_faster(workload: str, factor: float) -> Callable[[Finals], Finding]:
-    """Heavy ball reaches the target in at most 1/factor of gradient descent's steps, every seed.
+    """Heavy ball reaches the target in at most 1/factor of gradient descent's steps.
 
-    Gradient descent that never reaches it counts as reaching it at the last step: the ratio is
-    then a lower bound, which may leave it undecided.
+    With one search each it has to with every seed; with several studies the 95 % interval of the
+    ratio decides. Gradient descent that never reaches the target counts as reaching it at the last
+    step: the ratio is then a lower bound, which may leave it undecided.
     """
 
     def look(found: Finals) -> Finding:
         own = ["constant", *found.schedules()]
         plain, heavy = (found.of(workload, name, own) for name in ("sgd", "momentum"))
-        seeds = sorted(plain.keys() & heavy.keys())
-        if not seeds or workload not in found.targets:
+        if plain is None or heavy is None or workload not in found.targets:
             return Finding("not run", f"{workload} with sgd and momentum")
-        steps, target = found.steps[workload], found.targets[workload]
-        ratios, bounded = [], False
-        for seed in seeds:
-            slow, fast = (_first(curve[seed], steps, target) for curve in (plain, heavy))
-            if fast is None:
-                return Finding("does not hold", f"momentum missed the target with seed {seed}")
-            bounded |= slow is None
-            ratios.append((steps[-1] if slow is None else slow) / fast)
-        least = "at least " if bounded else ""
-        text = f"{least}{np.median(ratios):.1f} times as fast (median of {len(seeds)} seeds)"
-        if min(ratios) >= factor:
-            return Finding("holds", text)
-        return Finding("undecided" if bounded else "does not hold", text)
+        target = found.targets[workload]
+        slow, fast = plain.times(target), heavy.times(target)
+        if plain.unit == "study":
+            return _faster_by_study(slow, fast, plain, factor)
+        return _faster_by_seed(slow, fast, factor, f"{workload} with sgd and momentum")
 
     return look
+
+
+_Times = Mapping[int, tuple[float, bool]]
+
+
+def _faster_by_seed(plain: _Times, heavy: _Times, factor: float, what: str) -> Finding:
+    seeds = shared(plain, heavy)
+    if not seeds:
+        return Finding("not run", what)
+    missed = [seed for seed in seeds if not heavy[seed][1]]
+    if missed:
+        return Finding("does not hold", f"momentum missed the target with seed {missed[0]}")
+    ratios = [plain[seed][0] / heavy[seed][0] for seed in seeds]
+    bounded = not all(plain[seed][1] for seed in seeds)
+    least = "at least " if bounded else ""
+    text = f"{least}{np.median(ratios):.1f} times as fast (median of {len(seeds)} seeds)"
+    if min(ratios) >= factor:
+        return Finding("holds", text)
+    return Finding("undecided" if bounded else "does not hold", text)
+
+
+def _faster_by_study(plain: _Times, heavy: _Times, of: Studies, factor: float) -> Finding:
+    slow, fast = as_times(plain, sorted(plain)), as_times(heavy, sorted(heavy))
+    if not fast.reached.any():
+        return Finding("does not hold", "momentum missed the target in every study")
+    ratio, (low, high) = time_ratio(of, slow, fast)
+    reached = f"the target is reached in {slow.reached.sum()} and {fast.reached.sum()} of "
+    text = (
+        f"{ratio:.1f} times as fast [{low:.2g}, {high:.2g}]; {reached}{slow.reached.size} studies"
+    )
+    # Whoever is late counts with the horizon: gradient descent is then slower than it seems, or
+    # momentum is.
+    if low >= factor and fast.reached.all():
+        return Finding("holds", text)
+    return Finding("does not hold" if high < factor and slow.reached.all() else "undecided", text)
 
 
 def is_ordered(
     workload: str, better_first: Sequence[str], *, margin: float = 0.0
 ) -> Callable[[Finals], Finding]:
-    """Each optimizer's final score is below the next one's, by paired differences over seeds.
+    """Each optimizer's final score is below the next one's, by the test of the report.
 
-    It holds where the whole 95 % t interval of every mean difference (better minus next) lies
+    It holds where the whole 95 % interval of every mean difference (better minus next) lies
     below the margin, does not where the whole of one lies above, and is undecided otherwise.
 
     Args:
@@ -136,15 +154,18 @@ def is_ordered(
         for better, worse in itertools.pairwise(better_first):
             own = found.schedules()
             one, other = (found.of(workload, name, own) for name in (better, worse))
-            seeds = sorted(one.keys() & other.keys())
-            if len(seeds) < 2:
+            made = compare_studies(one, other, "validation") if one and other else None
+            if one is None or made is None or made.pairs < 2:
                 return Finding("not run", f"{workload} with {better} and {worse}")
-            pairs = np.array([[curves[s][-1] for s in seeds] for curves in (one, other)])
-            low, high = _interval(pairs)
+            low, high = _interval(made, one.unit)
             outcomes.append(
                 "holds" if high < margin else "does not hold" if low > margin else "undecided"
             )
-            texts.append(f"{better} - {worse} = {_difference(pairs):.3g} [{low:.3g}, {high:.3g}]")
+            difference = f"{made.difference:.3g} [{low:.3g}, {high:.3g}]"
+            if not math.isfinite(made.difference):
+                lost = f"{made.failures} and {made.reference_failures}"
+                difference = f"{lost} {'failed' if one.unit == 'study' else 'diverged'}"
+            texts.append(f"{better} - {worse} = {difference}")
         worst = max(outcomes, key=("holds", "undecided", "does not hold").index)
         return Finding(worst, f"{workload}: {'; '.join(texts)}")
 
@@ -156,14 +177,16 @@ def everywhere(better: str, worse: str) -> Callable[[Finals], Finding]:
 
     def look(found: Finals) -> Finding:
         seen, texts = [], []
-        for workload in dict.fromkeys(workload for workload, _, _ in found.curves):
+        for workload in dict.fromkeys(workload for workload, _, _ in found.studies):
             finding = is_ordered(workload, (better, worse))(found)
             if finding.outcome != "not run":
                 seen.append(finding.outcome)
                 texts.append(finding.evidence)
         if not seen:
             return Finding("not run", f"{better} and {worse} on one workload")
-        return Finding("does not hold" if "does not hold" in seen else "holds", ". ".join(texts))
+        if "does not hold" in seen:
+            return Finding("does not hold", ". ".join(texts))
+        return Finding("holds", f"no difference is clearly above zero: {'. '.join(texts)}")
 
     return look
 
@@ -202,7 +225,7 @@ TRUTHS = (
 )
 
 
-def truth_table(found: Sequence[tuple[Truth, Finding]]) -> Html:
+def truth_table(design: Design, found: Sequence[tuple[Truth, Finding]]) -> Html:
     """What came of each statement; those that nothing was run for are in the last line."""
     rows = [
         [truth.statement, truth.source, finding.outcome, finding.evidence]
@@ -210,10 +233,16 @@ def truth_table(found: Sequence[tuple[Truth, Finding]]) -> Html:
         if finding.outcome != "not run"
     ]
     missing = [truth.statement for truth, finding in found if finding.outcome == "not run"]
+    differences = (
+        "of means over studies with Welch's 95 % intervals: they speak of searches of this size. A "
+        "study that failed decides where the rank test is at most 0.05"
+        if design.studies > 1
+        else "means over seeds with 95 % t intervals: they speak of the settings that one search "
+        "found, as the comparison of the reference with itself shows"
+    )
     note = (
         "Looked for in the final runs at each workload's longest horizon, by validation score. "
-        "Differences are means over seeds with 95 % t intervals: they speak of the settings that "
-        "one search found, as the comparison of the reference with itself shows."
+        f"Differences are {differences}."
     )
     if missing:
         note += f" Not looked for, as it was not run: {'; '.join(missing)}."
@@ -236,22 +265,16 @@ def look_up(found: Finals) -> list[tuple[Truth, Finding]]:
     return [(truth, truth.look(found)) for truth in TRUTHS]
 
 
-def _first(curve: np.ndarray, steps: np.ndarray, target: float) -> int | None:
-    reached = np.flatnonzero(curve <= target)
-    return int(steps[reached[0]]) if reached.size else None
-
-
-def _difference(pairs: np.ndarray) -> float:
-    with np.errstate(invalid="ignore"):
-        return float(np.mean(pairs[0]) - np.mean(pairs[1]))
-
-
-def _interval(pairs: np.ndarray) -> tuple[float, float]:
-    """Student's t interval of the mean difference; infinite where one of the two diverged."""
-    one_lost, other_lost = (bool(np.isinf(scores).any()) for scores in pairs)
-    if one_lost and other_lost:
+def _interval(made: Comparison, unit: Unit) -> tuple[float, float]:
+    """Of the difference; where one failed, infinite to the side that is known, or to both."""
+    if math.isfinite(made.interval.low):
+        return made.interval
+    # A run that diverged with the same setting decides; a study that failed does where the test
+    # of ranks says that it is no accident of the search.
+    known = bool(made.failures) != bool(made.reference_failures) if unit == "seed" else (
+        made.p_value <= ALPHA
+    )  # fmt: skip
+    if not known:
         return -math.inf, math.inf
-    if one_lost or other_lost:
-        return (math.inf, math.inf) if one_lost else (-math.inf, -math.inf)
-    interval = stats.mean_interval(pairs[0] - pairs[1])
-    return interval.low, interval.high
+    behind = made.failures > 0 if unit == "seed" else made.losses > made.wins
+    return (math.inf, math.inf) if behind else (-math.inf, -math.inf)

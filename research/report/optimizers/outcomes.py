@@ -1,4 +1,4 @@
-"""What became of every cell, beside the reference: differences, tests, times, A/A studies."""
+"""What became of every entrant, beside the reference: differences, tests, times, A/A."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,8 +7,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from research import stats
-from research.report.optimizers.cells import Cell, Key, as_times, shared
 from research.report.optimizers.design import Design
+from research.report.optimizers.studies import (
+    SetKey,
+    Studies,
+    as_times,
+    compare_studies,
+    compared_score,
+    shared,
+)
 from research.stats import UNKNOWN, Comparison, Interval, Times
 
 ALPHA = 0.05
@@ -16,13 +23,13 @@ ALPHA = 0.05
 
 @dataclass(frozen=True)
 class Outcome:
-    """A cell of the compared study, and how it stands to the reference on the same seeds.
+    """An entrant's studies at a horizon, and how they stand to the reference's.
 
     ``comparison`` is None for the reference itself and where there is nothing to compare; ratios
     of times are NaN where there are none.
     """
 
-    cell: Cell
+    studies: Studies
     which: str  # the score that is compared: "test", or "validation" where there is no test
     comparison: Comparison | None
     adjusted: float  # p value after Holm, over all comparisons of the report
@@ -34,24 +41,29 @@ class Outcome:
     reference_evaluations: float  # gradient evaluations of the reference per step
 
     @property
+    def entrant(self) -> str:
+        """Who."""
+        return self.studies.entrant
+
+    @property
     def scores(self) -> np.ndarray:
-        """Of the final runs, infinity where one diverged."""
-        return np.array(list(self.cell.scores(self.which).values()))
+        """Of the seeds or studies, infinity where one diverged or failed."""
+        return np.array(list(self.studies.values(self.which).values()))
 
     @property
     def whole(self) -> bool:
-        """Whether there are final runs and none of them diverged."""
+        """Whether there are scores and all are finite."""
         return bool(self.scores.size and np.isfinite(self.scores).all())
 
     @property
     def mean(self) -> float:
-        """Mean score; infinity where a final run diverged, NaN without one."""
+        """Mean score; infinity where one diverged or failed, NaN without one."""
         return float(self.scores.mean()) if self.scores.size else math.nan
 
     @property
     def evaluations(self) -> float:
         """Gradient evaluations of a step over those of the reference."""
-        return self.cell.gradient_evaluations / self.reference_evaluations
+        return self.studies.gradient_evaluations / self.reference_evaluations
 
     @property
     def verdict(self) -> str:
@@ -67,19 +79,21 @@ class Outcome:
 
 @dataclass(frozen=True)
 class SelfComparison:
-    """Two studies of the reference: any difference is that of the search and of chance."""
+    """Two sets of studies of the reference: any difference is chance, of search or of seed."""
 
     workload: str
     horizon: int
-    studies: tuple[int, int]
+    sets: tuple[int, int]
     which: str
     comparison: Comparison
 
 
-def read_outcomes(design: Design, cells: Mapping[Key, Cell]) -> dict[tuple[str, str, int], Outcome]:
-    """The outcome of every cell of study 0, by workload, entrant and horizon."""
-    compared = {key[:3]: cell for key, cell in cells.items() if key[3] == 0}
-    found = {key: _outcome(design, cell, compared) for key, cell in compared.items()}
+def read_outcomes(
+    design: Design, studies: Mapping[SetKey, Studies]
+) -> dict[tuple[str, str, int], Outcome]:
+    """The outcome of every entrant, by workload, entrant and horizon."""
+    compared = {key[:3]: each for key, each in studies.items() if key[3] == 0}
+    found = {key: _outcome(design, each, compared) for key, each in compared.items()}
     p_values = [o.comparison.p_value if o.comparison else math.nan for o in found.values()]
     adjusted = stats.holm(p_values)
     return {
@@ -88,21 +102,21 @@ def read_outcomes(design: Design, cells: Mapping[Key, Cell]) -> dict[tuple[str, 
     }
 
 
-def self_comparisons(design: Design, cells: Mapping[Key, Cell]) -> list[SelfComparison]:
-    """Disjoint pairs of complete studies of the reference, so that no study counts twice."""
+def self_comparisons(design: Design, studies: Mapping[SetKey, Studies]) -> list[SelfComparison]:
+    """Disjoint pairs of complete sets of the reference, so that no study counts twice."""
     made = []
     for workload in design.workloads:
         for horizon in design.horizons[workload]:
-            studies = [
-                cell
-                for key, cell in sorted(cells.items(), key=lambda item: item[0][3])
-                if key[:3] == (workload, design.reference, horizon) and cell.state == "complete"
+            sets = [
+                each
+                for key, each in sorted(studies.items(), key=lambda item: item[0][3])
+                if key[:3] == (workload, design.reference, horizon) and each.state == "complete"
             ]
-            for one, two in zip(studies[::2], studies[1::2], strict=False):
-                which = _which([one, two])
-                comparison = _compare(two, one, which)
+            for one, two in zip(sets[::2], sets[1::2], strict=False):
+                which = compared_score([one, two])
+                comparison = compare_studies(two, one, which)
                 if comparison is not None:
-                    pair = one.study, two.study
+                    pair = one.number, two.number
                     made.append(SelfComparison(workload, horizon, pair, which, comparison))
     return made
 
@@ -115,43 +129,38 @@ def false_positives(made: Sequence[SelfComparison]) -> tuple[int, int, Interval]
     return rejected, len(known), stats.proportion_interval(rejected, len(known))
 
 
-def _outcome(design: Design, cell: Cell, compared: Mapping[tuple, Cell]) -> Outcome:
-    key = cell.workload, design.reference or "", cell.horizon
-    reference = compared.get(key)
-    pair = [cell] if reference is None else [cell, reference]
-    which = _which(pair)
-    found = cell.times(design.targets.get(cell.workload))
+def _outcome(design: Design, own: Studies, compared: Mapping[tuple, Studies]) -> Outcome:
+    reference = compared.get((own.workload, design.reference or "", own.horizon))
+    which = compared_score([own] if reference is None else [own, reference])
+    target = design.targets.get(own.workload)
+    found = own.times(target)
     outcome = Outcome(
-        cell, which, None, math.nan, as_times(found, sorted(found)) if found else None,
+        own, which, None, math.nan, as_times(found, sorted(found)) if found else None,
         math.nan, UNKNOWN, "", math.nan, reference.gradient_evaluations if reference else 1.0,
     )  # fmt: skip
-    if reference is None or reference is cell:
+    if reference is None or reference is own:
         return outcome
-    outcome = replace(outcome, comparison=_compare(cell, reference, which))
-    theirs = reference.times(design.targets.get(cell.workload))
-    seeds = shared(found, theirs)
-    if not seeds:
+    outcome = replace(outcome, comparison=compare_studies(own, reference, which))
+    theirs = reference.times(target)
+    if own.unit == "seed":
+        found = {seed: found[seed] for seed in shared(found, theirs)}
+        theirs = {seed: theirs[seed] for seed in found}
+    if not (found and theirs):
         return outcome
-    own, other = as_times(found, seeds), as_times(theirs, seeds)
-    if not (own.reached.any() or other.reached.any()):
+    first, second = as_times(found, sorted(found)), as_times(theirs, sorted(theirs))
+    if not (first.reached.any() or second.reached.any()):
         return outcome  # neither reached: nothing is known of the ratio
-    ratio, interval = stats.time_ratio(own, other, cell.horizon)
-    late, reference_late = not own.reached.all(), not other.reached.all()
+    ratio, interval = time_ratio(own, first, second)
+    late, reference_late = not first.reached.all(), not second.reached.all()
     bound = "?" if late and reference_late else ">" if late else "<" if reference_late else ""
     return replace(
         outcome, ratio=ratio, ratio_interval=interval, bound=bound,
-        log_rank=stats.log_rank(own, other),
+        log_rank=stats.log_rank(first, second),
     )  # fmt: skip
 
 
-def _compare(cell: Cell, reference: Cell, which: str) -> Comparison | None:
-    own, theirs = cell.scores(which), reference.scores(which)
-    seeds = shared(own, theirs)
-    if not seeds:
-        return None
-    return stats.compare([own[seed] for seed in seeds], [theirs[seed] for seed in seeds])
-
-
-def _which(cells: Sequence[Cell]) -> str:
-    measured = [score for cell in cells for score in cell.scores("test").values()]
-    return "validation" if np.isnan(measured).any() else "test"
+def time_ratio(own: Studies, first: Times, second: Times) -> tuple[float, Interval]:
+    """Ratio of times to the target with its interval, of shared seeds or independent studies."""
+    if own.unit == "seed":
+        return stats.time_ratio(first, second, own.horizon)
+    return stats.independent_time_ratio(first, second, own.horizon)

@@ -1,5 +1,6 @@
 """What all workloads together say: performance profiles, ranks, how well they agree."""
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -9,7 +10,7 @@ from jaxtyping import Float
 from scipy.stats import rankdata
 
 from research import stats
-from research.report.common import name
+from research.report.common import count, name
 from research.report.optimizers.design import Design
 from research.report.optimizers.outcomes import Outcome
 
@@ -25,9 +26,11 @@ class Block(NamedTuple):
 
 
 class Profile(NamedTuple):
-    """Steps to the target of a block, as AlgoPerf scores them."""
+    """Steps to the target of entrants without a blank, as AlgoPerf scores them."""
 
-    block: Block
+    workloads: list[str]
+    variants: list[str]  # held out: who fails one loses the workload that it varies
+    entrants: list[str]
     ratios: Float[np.ndarray, "E W"]
     scores: Float[np.ndarray, "E"]
 
@@ -35,7 +38,7 @@ class Profile(NamedTuple):
 class Agreement(NamedTuple):
     """Kendall's tau between the rankings of the same entrants in two places."""
 
-    kind: str  # "workloads", "horizons" or "held out"
+    kind: str  # "studies", "workloads", "horizons" or "held out"
     between: tuple[str, str]
     entrants: int
     tau: float
@@ -53,7 +56,7 @@ def block(
 
     def done(workload: str, entrant: str) -> bool:
         outcome = outcomes.get((workload, entrant, at(workload)))
-        return outcome is not None and outcome.cell.state in ("complete", "failed")
+        return outcome is not None and outcome.studies.state in ("complete", "failed")
 
     begun = [e for e in design.entrants if any(done(w, e) for w in workloads)]
     chosen = [w for w in workloads if 2 * sum(done(w, e) for e in begun) >= max(1, len(begun))]
@@ -63,29 +66,44 @@ def block(
 
 
 def profile(design: Design, outcomes: Outcomes, workloads: Sequence[str]) -> Profile | None:
-    """Performance profile of median steps to the target; None without a workload with a target."""
+    """Performance profile of median steps to the target; None without a workload with a target.
+
+    A held-out variant beside the workload that it varies is no problem of its own: as in AlgoPerf,
+    who does not reach its target, or takes over four times the fastest, loses that workload.
+    """
     found = block(design, outcomes, [w for w in workloads if w in design.targets])
     if not found.workloads:
         return None
     times = np.array([[median_steps(outcome) for outcome in row] for row in found.outcomes]).T
-    ratios = stats.time_ratios(times)
-    return Profile(found, ratios, stats.profile_scores(ratios))
+    varied = {w: design.held_out[w] for w in found.workloads if w in design.held_out}
+    variants = [w for w, of in varied.items() if of in found.workloads and of not in varied]
+    bases = [w for w in found.workloads if w not in variants]
+    column = {w: times[:, i] for i, w in enumerate(found.workloads)}
+    kept = np.stack([column[w] for w in bases], axis=1)
+    if variants:
+        held_out = np.stack([column[w] for w in variants], axis=1)
+        kept = stats.within_reach(kept, held_out, [bases.index(varied[w]) for w in variants])
+    ratios = stats.time_ratios(kept)
+    return Profile(bases, variants, found.entrants, ratios, stats.profile_scores(ratios))
 
 
 def median_steps(outcome: Outcome) -> float:
-    """Median steps to the target, infinity where fewer than half of the runs reach it."""
+    """Median steps to the target, infinity where fewer than half (runs, studies) reach it."""
     return math.inf if outcome.times is None else stats.median_time(outcome.times)
 
 
 def ranks(found: Block) -> stats.Ranks | None:
     """Ranks by mean final score; None for fewer than two entrants or no shared seed."""
     scores = _scores(found)
-    return None if scores is None else stats.rank_stability(scores)
+    if scores is None:
+        return None
+    paired = all(row.studies.unit == "seed" for rows in found.outcomes for row in rows)
+    return stats.rank_stability(scores, paired=paired)
 
 
 def agreements(design: Design, outcomes: Outcomes) -> list[Agreement]:
-    """Kendall's tau between workloads, between horizons of one, and with held-out workloads."""
-    made = []
+    """Kendall's tau between studies, workloads, horizons of one, and with held-out workloads."""
+    made = _between_studies(design, outcomes)
     for i, one in enumerate(design.workloads):
         for two in design.workloads[i + 1 :]:
             found = block(design, outcomes, [one, two])
@@ -121,6 +139,21 @@ def agreements(design: Design, outcomes: Outcomes) -> list[Agreement]:
     return [item for item in made if math.isfinite(item.tau)]
 
 
+def _between_studies(design: Design, outcomes: Outcomes) -> list[Agreement]:
+    """How far a search of one study says what that of another does: the mean over all pairs."""
+    made = []
+    for workload in design.workloads if design.studies > 1 else []:
+        found = block(design, outcomes, [workload])
+        if not found.workloads:
+            continue
+        ranked = np.array([list(o.studies.values(o.which).values()) for o in found.outcomes[0]])
+        taus = [stats.agreement(*pair) for pair in itertools.combinations(ranked.T, 2)]
+        tau = float(np.mean(taus))
+        names = name(workload), f"mean of {count(len(taus), 'pair')}"
+        made.append(Agreement("studies", names, len(found.entrants), tau))
+    return made
+
+
 def _tau(first: Sequence[float], second: Sequence[float]) -> float:
     # A cell that failed altogether is as bad as one whose final runs diverged.
     return stats.agreement(np.nan_to_num(first, nan=np.inf), np.nan_to_num(second, nan=np.inf))
@@ -136,23 +169,12 @@ def _places(means: Sequence[float]) -> np.ndarray:
 
 
 def _scores(found: Block) -> Float[np.ndarray, "W E R"] | None:
-    """Final scores on the seeds that all have; infinity for a cell that failed."""
+    """Values by the seeds or studies that all have; infinity for those that failed."""
     if len(found.entrants) < 2:
         return None
-    every = [
-        row.cell.scores(row.which) for rows in found.outcomes for row in rows if row.cell.finals
-    ]
-    seeds = sorted(set.intersection(*(set(scores) for scores in every))) if every else []
-    if not seeds:
+    values = [[row.studies.values(row.which) for row in rows] for rows in found.outcomes]
+    every = [set(each) for rows in values for each in rows if each]
+    keys = sorted(set.intersection(*every)) if every else []
+    if not keys:
         return None
-    return np.array(
-        [
-            [
-                [row.cell.scores(row.which).get(seed, math.inf) for seed in seeds]
-                if row.cell.finals
-                else [math.inf] * len(seeds)
-                for row in rows
-            ]
-            for rows in found.outcomes
-        ]
-    )
+    return np.array([[[e.get(k, math.inf) for k in keys] for e in rows] for rows in values])
