@@ -136,7 +136,7 @@ def _digit_material(
 ) -> Material:
     recordings = digit_recordings(corpus, data_dir)
     split = _split(recordings, test, validated_on)
-    config = LogMel(sample_rate=recordings.sample_rate)
+    config = _front_end(recordings)
     parts, batches = {}, []
     for part, (name, size) in enumerate(SIZES.items()):
         batches = _strings(recordings, split[part], _SEED + part, size)
@@ -181,9 +181,14 @@ def fingerprint(
     speakers = [sorted({recordings.speakers[i] for i in positions}) for positions in split]
     synthetic = _synthetic(corpus, None if data_dir is None else str(data_dir))
     spoken = [recordings.sha256, synthetic and synthetic.sha256]
-    config = asdict(LogMel(sample_rate=recordings.sample_rate))
+    config = asdict(_front_end(recordings))
     definition = [spoken, speakers, asdict(STRINGS), SECONDS, SIZES, _SEED, config]
     return hashlib.sha256(json.dumps(definition).encode()).hexdigest()
+
+
+def _front_end(recordings: DigitRecordings) -> LogMel:
+    """Nothing is heard that is 35 dB below the loudest: silence is the same in every recording."""
+    return LogMel(sample_rate=recordings.sample_rate, dynamic_range=8.0)
 
 
 def _synthetic(corpus: str, data_dir: str | None) -> DigitRecordings | None:
