@@ -78,7 +78,7 @@ class PooledConvEncoder(nn.Module):
         for channels, size in zip(self.channels, _SIZES, strict=True):
             x, lengths, _ = TimeFrequencyConv(channels, size, (2, 1), dtype=self.dtype)(x, lengths)
             x = nn.relu(_pool_bins(x))
-            x = nn.Dropout(self.dropout)(x, deterministic=deterministic)
+            x = nn.Dropout(self.dropout, broadcast_dims=(1,))(x, deterministic=deterministic)
         x = mask_frames(x.reshape(*x.shape[:2], -1), lengths)
         x = nn.Dense(self.width, dtype=self.dtype)(x)
         head = CTCHead(self.classes, self.layers, self.intermediate, self.self_conditioned)

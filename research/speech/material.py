@@ -29,8 +29,8 @@ from research.speech.features import log_mel, normalise_features
 from research.speech.log_mel_config import LogMel
 from research.workloads.workload import Examples
 
-STRINGS = StringConfig(min_digits=3, gap_seconds=(0.0, 0.2), edge_seconds=(0.0, 0.2))
-SECONDS = 4.0  # longest string
+STRINGS = StringConfig(3, 5, gap_seconds=(0.0, 0.2), edge_seconds=(0.0, 0.2))
+SECONDS = 3.0  # longest string
 CORPORA = ("fsdd", "espeak", "fsdd+espeak")
 SIZES = {"train": 4096, "validation": 256, "test": 512}  # strings
 DIGITS = tuple("0123456789")
