@@ -4,11 +4,11 @@ import json
 
 import numpy as np
 import pytest
+from research.report.examples import chosen, compare, read_examples, shown_example, transcript
+from research.report.speech_table import cells, verdict
 
 from research.errors import RunError
 from research.report import render, speech
-from research.report.examples import chosen, compare, read_examples, shown_example, transcript
-from research.report.speech_table import cells, verdict
 from research.runlog import read_run
 
 NAMES = ["-", *(str(k) for k in range(10))]

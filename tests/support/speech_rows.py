@@ -124,9 +124,8 @@ def rows_of(study: Study) -> list[dict[str, Any]]:
                     ended = [r for r in searched[source, fold] if r["status"] == "finished"]
                     if ended:
                         best = min(ended, key=lambda row: row["result"]["validation_score"][-1])
-                        rows.append(
-                            _final(study, encoder, objective, optimizer, fold, seed, best["settings"])
-                        )
+                        system = encoder, objective, optimizer
+                        rows.append(_final(study, system, fold, seed, best["settings"]))
     return sorted(rows, key=lambda row: row["key"])
 
 
@@ -164,7 +163,8 @@ def write_study(
     path.mkdir(parents=True)
     head = {"format": 1, "trellis": "0.1.0", "experiment": "compare_ctc", "recipe": "quick",
             "config": study.config(),
-            "data": {"name": "fsdd", "source": "Free Spoken Digit Dataset", "sha256": "cd"}}  # fmt: skip
+            "data": {"name": "fsdd", "source": "Free Spoken Digit Dataset",
+                     "sha256": "cd"}}  # fmt: skip
     (path / "config.json").write_text(json.dumps(head))
     (path / "environment.json").write_text(json.dumps(ENVIRONMENT))
     (path / "timings.jsonl").write_text(
@@ -265,14 +265,12 @@ def _search(
 
 
 def _final(
-    study: Study, encoder: str, objective: str, optimizer: str, fold: str, seed: int,
-    chosen: Mapping[str, Any],
-) -> dict[str, Any]:  # fmt: skip
-    truth = study.truths[objective]
+    study: Study, system: tuple[str, str, str], fold: str, seed: int, chosen: Mapping[str, Any]
+) -> dict[str, Any]:
+    encoder, objective, optimizer = system
+    truth, rates = study.truths[objective], chosen["hyperparameters"]
     task = _task(study, f"fsdd/{encoder}/{objective}/{fold}", optimizer, study.steps_of(objective))
-    training = Training(
-        task, "final", 0, chosen["trial"], seed, {"learning_rate": chosen["hyperparameters"]["learning_rate"]}
-    )
+    training = Training(task, "final", 0, chosen["trial"], seed, rates)
     if fold in truth.final_diverges:
         return _row(training, 0.5, True)
     speaker = np.random.default_rng([1, *fold.encode()])

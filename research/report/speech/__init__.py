@@ -107,16 +107,16 @@ def _rank(outcome: Outcome) -> float:
 
 
 def _title(design: Design) -> str:
-    parts = [f"{spelled(len(design.objectives))} CTC objective{_s(design.objectives)}"]
-    parts.append(f"{count(len(design.encoders), 'encoder')}")
+    counted = [("CTC objective", design.objectives), ("encoder", design.encoders)]
     if len(design.entrants) > 1:
-        parts.append(f"{count(len(design.entrants), 'optimizer')}")
+        counted.append(("optimizer", design.entrants))
+    words = [
+        f"{spelled(len(items)).lower()} {noun}{'' if len(items) == 1 else 's'}"
+        for noun, items in counted
+    ]
     source = design.source.partition(":")[0] or "unnamed recordings"
-    return f"{listed(parts)} compared: {source}"
-
-
-def _s(items: Sequence[str]) -> str:
-    return "" if len(items) == 1 else "s"
+    text = listed(words)
+    return f"{text[0].upper()}{text[1:]} compared: {source}"
 
 
 def _what_was_run(records: Records, design: Design) -> list[Html]:
@@ -138,8 +138,8 @@ def _what_was_run(records: Records, design: Design) -> list[Html]:
         )
         steps = f" of {count(design.search_steps, 'step')}" if design.search_steps else ""
         parts.append(
-            f"For each held-out speaker there is a search of {count(design.trials, 'trial')}{steps} "
-            f"for {each}; it is validated on another speaker that it did not train on."
+            f"For each held-out speaker there is a search of {count(design.trials, 'trial')}"
+            f"{steps} for {each}; it is validated on another speaker that it did not train on."
         )
     if design.seeds:
         parts.append(

@@ -102,11 +102,9 @@ class Design:
         return self.labels.get(objective) or name(objective)
 
     def system_label(self, system: System) -> str:
-        """A system as people write it, with what there is more than one of."""
-        parts = [name(system.encoder), self.objective_label(system.objective)]
-        if len(self.entrants) > 1:
-            parts.append(entrant_label(system.entrant))
-        return ", ".join(parts)
+        """A system as people write it, with its optimizer where there are several."""
+        entrant = f" by {entrant_label(system.entrant)}" if len(self.entrants) > 1 else ""
+        return f"{name(system.encoder)} with {self.objective_label(system.objective)}{entrant}"
 
     def group_label(self, system: System) -> str:
         """What the systems have in common that differ in the objective alone."""

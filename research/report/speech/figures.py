@@ -180,9 +180,10 @@ def curve_figure(design: Design, outcomes: Sequence[Outcome], seen: Look) -> Fig
             panels.setdefault(design.group_label(outcome.system), []).append(curve)
     if not panels:
         return None
+    scales: list[plots.Scale] = ["error"] * len(panels)
     drawn = plots.learning_curves(
         panels, seen.objectives, y_labels=[f"validation {design.metric} (%)"] * len(panels),
-        scales=["error"] * len(panels), labels=seen.labels,
+        scales=scales, labels=seen.labels,
     )  # fmt: skip
     return Figure(
         "learning_curves", plots.to_png(drawn), "Training of the chosen settings.",

@@ -176,7 +176,7 @@ def _units(item: Trained, pairs: Sequence[Pair]) -> tuple[list[Unit], list[Unit]
     results = item.finished
     folds = sorted({fold for fold, _ in pairs})
     seeds = sorted({seed for _, seed in pairs})
-    speakers = [
+    speakers: list[Unit] = [
         [errors_of(results[own, seed]) for own, seed in pairs if own == fold] for fold in folds
     ]
     if len(pairs) < len(folds) * len(seeds):

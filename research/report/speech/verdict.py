@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from research import stats
-from research.report.common import count, listed, percent, percent_range
+from research.report.common import count, listed, percent, percent_range, spelled
 from research.report.speech.design import Design
 from research.report.speech.outcomes import ALPHA, Outcome, Rate, difference_of
 from research.report.speech.trained import Trained
@@ -57,7 +57,7 @@ def questions(outcomes: Sequence[Outcome]) -> str:
         text += (
             " Other trainings: what other speakers would give, each with a training of its own; "
             "speakers with their trainings are resampled, and strings within them. "
-            f"{count(speakers, 'speaker').capitalize()} are few to speak of speakers in general, "
+            f"{spelled(speakers)} speakers are few to speak of speakers in general, "
             "so this interval is wide."
         )
     if any(math.isfinite(rate.seeds.low) for rate in rates):
@@ -80,10 +80,13 @@ def _against(design: Design, best: Outcome, others: Sequence[Outcome]) -> list[s
         if difference is None or math.isnan(adjusted):
             unknown.append(f"{label} ({percent(_value(other))} %)")
             continue
-        words = f"{label} ({percent(_value(other))} %, {percent(difference.value)} points more"
+        if adjusted <= ALPHA:
+            worse.append(f"{label} ({percent(_value(other))} %)")
+            continue
+        words = f"{percent(_value(other))} %, {percent(difference.value)} points more"
         if math.isfinite(difference.interval.low):
             words += f", 95 % interval {percent_range(difference.interval)}"
-        (worse if adjusted <= ALPHA else open_).append(f"{words})")
+        open_.append(f"{label} ({words})")
     parts = []
     if open_:
         parts.append(f"It cannot be told from {_some(open_, 'other systems')}.")
@@ -107,9 +110,12 @@ def _objectives(design: Design, outcomes: Sequence[Outcome]) -> list[str]:
         return []
     reference = design.objective_label(design.reference)
     told = {
-        kind: [design.system_label(o.system) for o in compared if o.difference.verdict == kind]
+        kind: [
+            design.system_label(o.system)
+            for o in compared
+            if o.difference and o.difference.verdict == kind
+        ]
         for kind in ("better", "worse", "open")
-        if all(o.difference for o in compared)
     }
     parts = [f"Against {reference} with the same encoder and optimizer,"]
     parts.append(
