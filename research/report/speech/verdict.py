@@ -19,7 +19,7 @@ def verdict(design: Design, outcomes: Sequence[Outcome]) -> list[str]:
     made = [o for o in outcomes if o.rate is not None]
     tail = _missing(design, outcomes)
     if not any(o.trained.finals for o in outcomes):
-        return ["No final training is recorded, so nothing can be said of error rates yet."]
+        return ["No final training is recorded, so nothing can be said of error rates yet.", *tail]
     if not made:
         none = "No system has finished all its trainings, so no average over speakers can be given."
         return [none, *_objectives(design, outcomes), *tail]
