@@ -267,7 +267,7 @@ def test_a_search_that_diverged_altogether_is_a_failure(analyse, tuning):
 
 
 def test_all_final_trainings_diverged(analyse):
-    lost = Truth(final_diverges=ONE.folds)
+    lost = Truth(final_diverges=tuple(ONE.folds))
     item = analyse(dataclasses.replace(ONE, truths={"ctc": lost, "prior_ctc": lost}))
     assert "No system has finished all its trainings" in item.verdict
     assert {row["diverged"] for row in item.rows().values()} == {5}

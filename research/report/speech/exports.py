@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from research.report.rows import clean, final_score
 from research.report.speech.costs import Cost
 from research.report.speech.design import Design, System
@@ -94,7 +96,9 @@ def _result(design: Design, outcome: Outcome, words: bool) -> dict[str, Any]:
     )
     finished = item.finished.values()
     sizes = {result["details"]["parameters"] for result in finished}
-    totals = sum((counts_of(result).sum(axis=0) for result in finished), start=0)
+    totals = np.zeros(4, np.int64)
+    for result in finished:
+        totals += counts_of(result).sum(axis=0)
     steps, views = (of.get(outcome.system.objective) for of in (design.steps_of, design.views))
     row: dict[str, Any] = {
         **outcome.system._asdict(),
@@ -162,8 +166,11 @@ def _training(system: System, pair: tuple[str, int], row: Mapping[str, Any]) -> 
         made[kind] = int(counts[position]) if counts is not None else None
     made["strings"] = len(counts_of(result)) if result else None
     for decoder in DECODERS:
-        there = result is not None and decoder in decoders_of(result)
-        made[f"{decoder}_error_rate"] = error_rate([errors_of(result, decoder)]) if there else None
+        made[f"{decoder}_error_rate"] = (
+            error_rate([errors_of(result, decoder)])
+            if result and decoder in decoders_of(result)
+            else None
+        )
     for key in DIAGNOSTICS:
         made[key] = diagnostic_of(result, key) if result else None
     return made | {"hyperparameters": row["settings"]["hyperparameters"], "key": row["key"]}
