@@ -25,8 +25,9 @@ __all__ = ["Report", "build_report", "render", "table_csv"]
 def build_report(run: str | os.PathLike[str]) -> Path:
     """Write report.html, figures/*.png and tables into a run directory.
 
-    The tables are CSV files, the main one JSON as well: table.csv for compare_ctc; results.csv,
-    studies.csv, trials.csv, tests.csv, costs.csv and known_truths.csv for compare_optimizers.
+    The tables are CSV files, the main one, results.csv, JSON as well; the others are studies.csv,
+    trials.csv, tests.csv, costs.csv and known_truths.csv for compare_optimizers; trainings.csv,
+    searches.csv and costs.csv for compare_ctc.
 
     The same records give the same bytes. Every file is replaced in one step, so an interrupted call
     leaves the earlier ones whole.

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from research.errors import RunError
 from research.report.page import Html, facts, join, paragraph, section
@@ -117,6 +117,28 @@ def percent_range(interval: Interval, digits: int = 1) -> str:
     return f"{percent(interval.low, digits)} to {percent(interval.high, digits)}"
 
 
+def p_words(value: float) -> str:
+    """A p value; a dash where there is none.
+
+    Example:
+        >>> p_words(0.0123), p_words(1e-6), p_words(float("nan"))
+        ('0.012', '< 0.001', '–')
+    """
+    if math.isnan(value):
+        return BLANK
+    return f"{value:.3f}" if value >= 0.0005 else "< 0.001"
+
+
+def fixed(value: float, form: str) -> str:
+    """A number in a format; a dash where there is none.
+
+    Example:
+        >>> fixed(-1.234, ".1f"), fixed(float("inf"), ".1f")
+        ('−1.2', '–')
+    """
+    return signed(format(value, form)) if math.isfinite(value) else BLANK
+
+
 def number(value: Any) -> str:
     """A setting, to three significant digits where it is not whole.
 
@@ -180,46 +202,10 @@ def check_records(records: Records) -> None:
         need(trial, "result", dict, where)
 
 
-def finished(trials: Iterable[dict]) -> list[dict]:
-    """The trials that did not diverge."""
-    return [trial for trial in trials if trial["status"] == "finished"]
-
-
 def strings(value: Any, default: Iterable[str]) -> list[str]:
     """A list of names from a configuration, or the default; without repetitions."""
     listed_names = value if isinstance(value, list | tuple) else default
     return list(dict.fromkeys(str(item) for item in listed_names))
-
-
-def series(
-    records: Records, trials: Sequence[dict], key: str
-) -> tuple[Int[np.ndarray, "N"], Float[np.ndarray, "R N"]]:
-    """One metric of R trials at the N steps where any of them has it; NaN where one has not."""
-    wanted = {trial["trial"]: row for row, trial in enumerate(trials)}
-    points: dict[tuple[int, int], float] = {}
-    for line in records.metrics:
-        row, value = wanted.get(line.get("trial", "")), line.get(key)
-        if row is not None and isinstance(value, int | float) and math.isfinite(value):
-            points[row, int(line["step"])] = float(value)
-    steps = sorted({step for _, step in points})
-    values = np.full((len(trials), len(steps)), np.nan)
-    for (row, step), value in points.items():
-        values[row, steps.index(step)] = value
-    return np.array(steps, dtype=int), values
-
-
-def spent(records: Records, trials: Iterable[dict]) -> tuple[float, int]:
-    """Seconds and steps of some trials, over all sessions, as far as they were timed."""
-    wanted = {trial["trial"] for trial in trials}
-    seconds, steps = 0.0, 0
-    for line in records.timings:
-        # Checked one by one: a timing that was lost or damaged is no reason to have no report.
-        trial, took, made = (line.get(key) for key in ("trial", "seconds", "steps"))
-        if not isinstance(took, int | float) or not isinstance(made, int):
-            continue
-        if math.isfinite(took) and isinstance(trial, str) and trial in wanted:
-            seconds, steps = seconds + took, steps + made
-    return seconds, steps
 
 
 def eyebrow(records: Records) -> Html:

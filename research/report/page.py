@@ -196,6 +196,7 @@ dl { display: grid; grid-template-columns: 11em 1fr; gap: 5px 16px; font-size: 1
 dt { color: var(--quiet); }
 dd { margin: 0; overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
 .beside { display: flex; flex-wrap: wrap; gap: 28px 72px; margin-top: 8px; }
+.beside > .scroll { margin-top: 0; }
 .digits { font: 15px/1.4 ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace;
   letter-spacing: 0.12em; white-space: pre; }
 .digits mark { background: #fde3d3; color: #9a3412; border-radius: 2px;

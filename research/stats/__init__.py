@@ -4,7 +4,8 @@ Sources of chance are kept apart. Seeds repeat the training: few of them, so the
 Student t interval, and two methods on the same seeds are compared in pairs. Studies repeat the
 search as well, and have nothing in common: Welch's test. Utterances repeat the
 measurement: many of them, of unequal length, so an error rate gets a bootstrap interval that
-resamples whole utterances. The points of a search repeat neither: what they are worth is the best
+resamples whole utterances. Where both are random, trainings and utterances are resampled together.
+The points of a search repeat neither: what they are worth is the best
 of k.
 """
 
@@ -48,6 +49,12 @@ from research.stats.survival import (
     time_ratio,
     times,
 )
+from research.stats.trainings import (
+    PairedDifference,
+    Unit,
+    trainings_difference,
+    trainings_interval,
+)
 
 __all__ = [
     "UNKNOWN",
@@ -55,8 +62,10 @@ __all__ = [
     "Comparison",
     "Curve",
     "Interval",
+    "PairedDifference",
     "Ranks",
     "Times",
+    "Unit",
     "UtteranceErrors",
     "agreement",
     "best_of",
@@ -86,6 +95,8 @@ __all__ = [
     "time_ratio",
     "time_ratios",
     "times",
+    "trainings_difference",
+    "trainings_interval",
     "utterance_errors",
     "welch",
     "within_reach",

@@ -6,11 +6,12 @@ import shutil
 
 import numpy as np
 import pytest
+from speech_rows import Study, Truth, first_examples, rows_of
 
 from research.errors import RunError
 from research.report import build_report
 from research.report.__main__ import main
-from research.runlog import open_run
+from research.runlog import open_run, write_json
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -18,8 +19,8 @@ PNG = b"\x89PNG\r\n\x1a\n"
 def written(path):
     """Every file that a report writes, by name."""
     files = [path / "report.html", *path.glob("*.csv"), *(path / "figures").iterdir()]
-    files += [path / f"{name}.json" for name in ("table", "results")]
-    return {str(file.relative_to(path)): file.read_bytes() for file in files if file.exists()}
+    files.append(path / "results.json")
+    return {str(file.relative_to(path)): file.read_bytes() for file in files}
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +33,7 @@ def first_files(complete_run):
 @pytest.fixture(params=["optimizer_run", "speech_run"])
 def empty_run(request):
     """A run of each kind before its first trial has ended."""
-    nothing = {"rows": []} if request.param == "optimizer_run" else {"trials": [], "timings": []}
-    return request.getfixturevalue(request.param)(**nothing)
+    return request.getfixturevalue(request.param)(rows=[])
 
 
 def test_the_report_is_whole_and_self_contained(first_files):
@@ -42,11 +42,10 @@ def test_the_report_is_whole_and_self_contained(first_files):
     assert len(figures) == html.count("data:image/png;base64,") >= 4
     assert all(png.startswith(PNG) and len(png) > 4000 for png in figures)
     assert not re.search(r"https?://|<script|<link|url\(", html)
-    main = "table" if "table.csv" in first_files else "results"
-    rows = json.loads(first_files[f"{main}.json"])
-    lines = first_files[f"{main}.csv"].decode().splitlines()
+    rows = json.loads(first_files["results.json"])
+    lines = first_files["results.csv"].decode().splitlines()
     assert lines[0].split(",") == list(rows[0])
-    assert len(lines) == 1 + len(rows) == (3 if main == "table" else 7)
+    assert len(lines) == 1 + len(rows) == (3 if "trainings.csv" in first_files else 7)
 
 
 def test_the_same_records_give_the_same_bytes(complete_run, first_files):
@@ -84,27 +83,25 @@ def test_names_from_the_records_are_escaped(empty_run):
 
 
 @pytest.mark.usefixtures("unpainted")
-def test_a_report_of_what_the_run_log_writes(tmp_path, make_speech_trial, make_examples):
-    trial = make_speech_trial("bilstm", [[1, 0, 0, 5], [0, 0, 0, 4]])
+def test_a_report_of_what_the_run_log_writes(tmp_path):
+    study = Study(truths={"ctc": Truth()}, encoders={"bilstm": 0.0}, folds=("theo",), seeds=(1,),
+                  trials=2, strings=5)  # fmt: skip
+    rows = rows_of(study)
     with open_run(
         tmp_path,
         experiment="compare_ctc",
         recipe="quick",
-        config={"encoders": ["bilstm"], "test_speakers": ["theo"], "seeds": [0]},
+        config=study.config() | {"source": "espeak-ng synthetic voices"},
         data={"name": "espeak", "source": "espeak-ng synthetic voices", "sha256": "ab"},
-        seeds=[0],
+        seeds=[1],
     ) as run:
-        run.log(trial["trial"], 10, train_loss=3.0, validation_label_error_rate=0.5)
-        run.log_time(trial["trial"], seconds=1.0, steps=10)
-        run.save_examples(trial["trial"], make_examples([([2, 3], [2])]))
-        run.finish(
-            trial["trial"],
-            settings=trial["settings"],
-            status=trial["status"],
-            result=trial["result"],
-        )
+        for row in rows:
+            write_json(run.path / "rows" / f"{row['key']}.json", row)
+        for key, arrays in first_examples(study, rows).items():
+            run.save_examples(key, arrays)
     html = build_report(run.path).read_text()
     assert "espeak-ng synthetic voices" in html
+    assert "an error beside a success" in html
     assert "Run in progress" not in html
 
 
@@ -132,7 +129,7 @@ def config_is_a_list(path):
 
 
 def a_record(path):
-    return next(file for name in ("trials", "rows") for file in (path / name).rglob("*.json"))
+    return next((path / "rows").glob("*.json"))
 
 
 def torn_trial(path):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from research import plots, stats
-from research.plots import Curve, LengthError, Ratio, Trial
+from research.plots import Curve, Heard, LengthError, Ratio, Strip, Trial
 from research.plots.style import error_floor, spread
 
 INKS = plots.palette(["a", "b"])
@@ -95,20 +95,59 @@ def draw_perfect_confusion():
 
 
 def draw_lengths():
-    series = {"a": [LengthError(1, 0.1, 0.0, 0.3, 4), LengthError(2, 0.2, np.nan, np.nan, 1)]}
+    series = {"a": [LengthError("1", 0.1, 0.0, 0.3, 4), LengthError("2 to 9", 0.2, 0.1, 0.3, 1)]}
     return plots.error_by_length(series, INKS)
 
 
-def draw_alignment():
+def heard(**changes):
     log_posteriors = np.log(np.full((5, 3), 0.1) + 0.7 * np.eye(3)[[0, 1, 1, 0, 2]])
+    log_mel = np.random.default_rng(0).normal(size=(10, 8))
+    made = Heard(log_mel, log_posteriors, np.array([0, 1, 1, 0, 0]), 0.01, 0.02)
+    return made._replace(**changes)
+
+
+def draw_alignment():
+    item = heard()
     return plots.alignment_figure(
-        np.random.default_rng(0).normal(size=(10, 8)),
-        log_posteriors,
-        np.array([0, 1, 1, 0, 0]),
+        item.log_mel,
+        item.log_posteriors,
+        item.alignment,
         hop_seconds=0.01,
         frame_seconds=0.02,
         names=["-", "x", "y"],
     )
+
+
+def draw_two_alignments():
+    waveform = np.random.default_rng(0).normal(size=800)
+    whole = heard(waveform=waveform, sample_rate=8000.0, boundaries=np.array([[0.02, 0.07]]))
+    return plots.alignment_figures([whole, whole._replace(boundaries=None)], names=["-", "x", "y"])
+
+
+def draw_posteriors():
+    return plots.posterior_rows({"a": heard(title="said x"), "b": heard()}, names=["-", "x", "y"])
+
+
+def draw_rates():
+    inner, outer = stats.Interval(0.08, 0.12), stats.Interval(0.05, 0.15)
+    rows = {"a": Strip([0.05, 0.15], 0.1, inner, outer), "b": Strip([0.2], note="1 of 2 diverged")}
+    return plots.rate_strips({"p": rows, "q": {"b": Strip([])}}, INKS, x_label="x", labels={})
+
+
+def draw_differences():
+    rows = {"a": Strip([-0.05, 0.02], -0.01), "b": Strip([0.1], 0.1)}
+    return plots.rate_strips({"p": rows}, INKS, x_label="x", labels={}, zero=True)
+
+
+def draw_diagnostics():
+    panels = {"p": {"x": {"a": [1.0, 2.0], "b": [np.nan]}}, "q": {"y": {"b": [3.0]}}}
+    return plots.diagnostic_strips(panels, INKS, labels={"x": "X"}, groups={"a": "A", "b": "B"})
+
+
+def draw_reliability():
+    bins = np.array([0.2, np.nan, 0.9]), np.array([0.1, np.nan, 0.95]), np.array([5, 0, 20])
+    panels = {"p": {"a": bins}, "q": {"b": bins}}
+    return plots.reliability_panels(panels, INKS, groups={"a": "A", "b": "B"})
 
 
 DRAWN = [
@@ -126,6 +165,12 @@ DRAWN = [
     draw_perfect_confusion,
     draw_lengths,
     draw_alignment,
+    draw_two_alignments,
+    draw_posteriors,
+    draw_rates,
+    draw_differences,
+    draw_diagnostics,
+    draw_reliability,
 ]
 
 
@@ -217,3 +262,28 @@ def test_a_method_that_lost_a_run_has_no_mean():
     whole, lost = draw_strips().axes
     assert len(whole.lines) > len(lost.lines)
     assert "1 diverged" in axes_texts(draw_strips())
+
+
+def test_true_boundaries_are_drawn_where_they_lie():
+    def brackets(figure, column):
+        lines = figure.axes[2 + column].lines
+        return {round(float(np.asarray(line.get_xdata())[0]), 3) for line in lines} - {0.02, 0.06}
+
+    # The alignment has a bar from 0.02 to 0.06; a bracket begins and ends at 0.02 and 0.07.
+    assert brackets(draw_two_alignments(), 0) == {0.07}
+    assert brackets(draw_two_alignments(), 1) == set()
+
+
+def test_a_row_without_a_mean_says_why():
+    first, second = draw_rates().axes
+    assert [text.get_text() for text in first.texts] == ["1 of 2 diverged"]
+    ends = [tuple(np.asarray(line.get_xdata()).tolist()) for line in first.lines]
+    assert ends == [(0.05, 0.15), (0.08, 0.12), (0.1, 0.1)]  # intervals and stroke of the other
+    assert not second.lines
+
+
+def test_an_empty_bin_of_confidence_has_no_dot():
+    sizes = [
+        np.shape(collection.get_offsets()) for collection in draw_reliability().axes[0].collections
+    ]
+    assert sizes == [(2, 2)]

@@ -15,12 +15,13 @@ from research.report.common import (
 from research.report.optimizers import exports, figures, known_truths, search_tables, tables
 from research.report.optimizers.cells import Cell, Key, planned_trainings, read_cells
 from research.report.optimizers.costs import read_costs
-from research.report.optimizers.design import Design, entrant_label, read_design
+from research.report.optimizers.design import Design, read_design
 from research.report.optimizers.outcomes import read_outcomes, self_comparisons
 from research.report.optimizers.studies import read_studies
 from research.report.optimizers.summaries import agreements, block, profile, ranks
 from research.report.optimizers.verdict import overall, workload_verdict
 from research.report.page import Figure, Html, Report, element, figure, join, paragraph, section
+from research.report.rows import entrant_label
 from research.runlog import Records
 
 

@@ -1,21 +1,16 @@
 """The cells of a comparison: one search with its final runs, per workload, entrant and horizon."""
 
-import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
-
-from research.report.optimizers.design import Design, entrant_of
+from research.report.optimizers.design import Design
+from research.report.rows import at_edges, entrant_of, final_score, winner
 from research.runlog import Records
 
 Key = tuple[str, str, int, int]  # workload, entrant, horizon, study
 State = Literal["not run", "searching", "failed", "finals", "complete"]
-
-# A winner this close to an end of its search space (as a share of the space) is marked.
-_EDGE = 0.05
 
 
 @dataclass(frozen=True)
@@ -33,8 +28,7 @@ class Cell:
     @property
     def winner(self) -> dict | None:
         """The finished search trial of the lowest final validation score, ties by loss."""
-        ended = [row for row in self.searches if row["status"] == "finished"]
-        return min(ended, key=_rank, default=None)
+        return winner(self.searches)
 
     @property
     def hyperparameters(self) -> dict[str, float]:
@@ -114,26 +108,9 @@ def planned_trainings(design: Design, cells: Mapping[Key, Cell]) -> int:
     return max(recorded, len(cells) * design.trials + finals)
 
 
-def final_score(row: Mapping[str, Any], which: str) -> float:
-    """Score at the end of a training, infinity where it diverged, NaN where it was not measured."""
-    if row["status"] == "diverged":
-        return math.inf
-    if which == "test":
-        value = row["result"].get("test_score")
-        return math.nan if value is None else float(value)
-    return float(row["result"]["validation_score"][-1])
-
-
 def edges(cell: Cell, design: Design) -> dict[str, str]:
     """Chosen hyperparameters in the outer 5 % of their search space: name -> which end."""
-    space = design.search_spaces.get(design.optimizer(cell.entrant))
-    marks = {}
-    for key, value in cell.hyperparameters.items():
-        bounds = space.get(key) if isinstance(space, dict) else None
-        place = _place(value, bounds) if isinstance(bounds, dict) else None
-        if place is not None and not _EDGE < place < 1 - _EDGE:
-            marks[key] = "lowest" if place <= _EDGE else "highest"
-    return marks
+    return at_edges(cell.hyperparameters, design.search_spaces.get(design.optimizer(cell.entrant)))
 
 
 def _state(design: Design, study: int, searches: Sequence[dict], finals: Sequence[dict]) -> State:
@@ -146,11 +123,6 @@ def _state(design: Design, study: int, searches: Sequence[dict], finals: Sequenc
     return "complete" if len(finals) >= len(design.seeds_of(study) or finals) else "finals"
 
 
-def _rank(row: Mapping[str, Any]) -> tuple[float, float]:
-    loss = row["result"]["validation_loss"][-1]
-    return row["result"]["validation_score"][-1], math.inf if loss is None else loss
-
-
 def _time(row: Mapping[str, Any], target: float) -> tuple[int, bool]:
     if row["status"] == "finished":
         scores = row["result"]["validation_score"]
@@ -158,17 +130,3 @@ def _time(row: Mapping[str, Any], target: float) -> tuple[int, bool]:
             if score is not None and score <= target:
                 return step, True
     return row["settings"]["steps"], False
-
-
-def _place(value: float, bounds: Mapping[str, Any]) -> float | None:
-    """Where a value lies in a logarithmic range, from 0 to 1; None where the range is no range."""
-    ends = bounds.get("low"), bounds.get("high")
-    if not all(isinstance(end, int | float) for end in ends):
-        return None
-    points = np.array([value, *ends], dtype=float)
-    if bounds.get("below_one"):  # searched in 1 - x, which falls as x rises
-        points = 1 - points
-    if not (points > 0).all() or points[1] == points[2]:
-        return None
-    at, low, high = np.log(points)
-    return float((at - low) / (high - low))

@@ -4,7 +4,8 @@ import math
 from collections import defaultdict
 from typing import Any, NamedTuple
 
-from research.report.optimizers.design import Design, entrant_of
+from research.report.optimizers.design import Design
+from research.report.rows import entrant_of
 from research.runlog import Records
 
 _TASK = ("workload", "optimizer", "schedule")

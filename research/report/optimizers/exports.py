@@ -8,17 +8,18 @@ from typing import Any
 import numpy as np
 
 from research import stats
-from research.report.optimizers.cells import Cell, Key, edges, final_score
+from research.report.optimizers.cells import Cell, Key, edges
 from research.report.optimizers.costs import Cost
 from research.report.optimizers.design import Design
 from research.report.optimizers.outcomes import Outcome, SelfComparison
 from research.report.optimizers.studies import as_times
 from research.report.optimizers.summaries import Outcomes, median_steps
+from research.report.rows import clean, final_score
 
 
 def results(design: Design, outcomes: Outcomes) -> list[dict[str, Any]]:
     """A row per cell; empty where it was not run or has no value."""
-    return [_clean(_result(design, outcome)) for outcome in outcomes.values()]
+    return [clean(_result(design, outcome)) for outcome in outcomes.values()]
 
 
 def studies(design: Design, cells: Mapping[Key, Cell]) -> list[dict[str, Any]]:
@@ -51,14 +52,14 @@ def studies(design: Design, cells: Mapping[Key, Cell]) -> list[dict[str, Any]]:
             "hyperparameters": cell.hyperparameters,
             "at_edge": edges(cell, design),
         }
-        rows.append(_clean(row))
+        rows.append(clean(row))
     return rows
 
 
 def trials(cells: Mapping[Key, Cell]) -> list[dict[str, Any]]:
     """A row per training, search and final."""
     return [
-        _clean(
+        clean(
             {
                 "workload": cell.workload,
                 "entrant": cell.entrant,
@@ -98,7 +99,7 @@ def tests(
          **_comparison(item.comparison), "p_holm": None}
         for item in same
     ]  # fmt: skip
-    return [_clean(row) for row in rows]
+    return [clean(row) for row in rows]
 
 
 def costs(
@@ -111,7 +112,7 @@ def costs(
         relative = cost.seconds_per_step / reference.seconds_per_step if reference else math.nan
         outcome = outcomes.get((workload, entrant, design.longest(workload)))
         rows.append(
-            _clean(
+            clean(
                 {
                     "workload": workload,
                     "entrant": entrant,
@@ -230,11 +231,3 @@ def _comparison(made: stats.Comparison | None) -> dict[str, Any]:
         "difference_high": made.interval.high, "effect_size": made.effect,
         "p_t_test": made.t_test, "p_rank_test": made.rank_test, "p_value": made.p_value,
     }  # fmt: skip
-
-
-def _clean(row: dict[str, Any]) -> dict[str, Any]:
-    """None for what is not finite: JSON has no NaN, and an empty field is a blank."""
-    return {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value
-        for key, value in row.items()
-    }

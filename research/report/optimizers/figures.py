@@ -8,11 +8,11 @@ import numpy as np
 from research import plots, stats
 from research.plots import Curve, Ink, Ratio, Trial
 from research.report.common import listed, name
-from research.report.optimizers.cells import final_score
-from research.report.optimizers.design import Design, entrant_label
+from research.report.optimizers.design import Design
 from research.report.optimizers.outcomes import Outcome
 from research.report.optimizers.summaries import Block, Outcomes, Profile
 from research.report.page import Figure
+from research.report.rows import entrant_label, final_score
 from research.stats import Ranks
 
 _COLOURED = 7  # as many as can be told apart

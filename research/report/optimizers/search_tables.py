@@ -3,14 +3,14 @@
 import math
 from collections.abc import Mapping
 
-from research.report.common import BLANK, name, number, signed
-from research.report.optimizers.cells import Cell, Key, edges, final_score
+from research.report.common import BLANK, fixed, name, number, signed
+from research.report.optimizers.cells import Cell, Key, edges
 from research.report.optimizers.costs import Cost
-from research.report.optimizers.design import Design, entrant_label
+from research.report.optimizers.design import Design
 from research.report.optimizers.outcomes import Outcome
 from research.report.optimizers.summaries import Outcomes
-from research.report.optimizers.tables import plain_number
 from research.report.page import Html, element, join, table
+from research.report.rows import entrant_label, final_score
 from research.stats import proportion_interval
 
 
@@ -50,9 +50,9 @@ def cost_table(design: Design, costs: Mapping[tuple[str, str], Cost]) -> Html:
             relative = cost.seconds_per_step / reference.seconds_per_step if reference else math.nan
             rows.append(
                 [
-                    entrant_label(entrant), plain_number(cost.bytes_per_parameter, ".1f"),
-                    plain_number(1000 * cost.seconds_per_step, ".3g"),
-                    plain_number(relative, ".2f"),
+                    entrant_label(entrant), fixed(cost.bytes_per_parameter, ".1f"),
+                    fixed(1000 * cost.seconds_per_step, ".3g"),
+                    fixed(relative, ".2f"),
                     f"{cost.steps:,}", ", ".join(cost.modes) or BLANK,
                 ]
             )  # fmt: skip

@@ -5,13 +5,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from research.report.common import BLANK, count, name, number, signed
+from research.report.common import BLANK, count, fixed, name, number, p_words, signed
 from research.report.optimizers.cells import Cell, Key
 from research.report.optimizers.costs import Cost
-from research.report.optimizers.design import Design, entrant_label
+from research.report.optimizers.design import Design
 from research.report.optimizers.outcomes import Outcome, SelfComparison, false_positives
 from research.report.optimizers.summaries import Agreement, Outcomes, Profile, median_steps
 from research.report.page import Html, element, join, paragraph, table
+from research.report.rows import entrant_label
 from research.stats import Interval, Ranks, mean_and_deviation, median_interval
 
 
@@ -122,7 +123,7 @@ def rank_table(
     rows = []
     for entrant in entrants:
         i = places.get(entrant)
-        row = [entrant_label(entrant), plain_number(scores.get(entrant, math.nan), ".3f")]
+        row = [entrant_label(entrant), fixed(scores.get(entrant, math.nan), ".3f")]
         if ranks is None or i is None:
             row += [BLANK] * 3
         else:
@@ -205,7 +206,7 @@ def self_table(design: Design, cells: Mapping[Key, Cell], same: Sequence[SelfCom
     rows = [
         [name(item.workload), f"{item.horizon:,}", f"{item.sets[0]} and {item.sets[1]}",
          _difference(item.comparison.difference, item.comparison.interval),
-         _p_value(item.comparison.p_value)]
+         p_words(item.comparison.p_value)]
         for item in same
     ]  # fmt: skip
     pairs = "Sets" if several else "Studies"
@@ -230,7 +231,7 @@ def _outcome_row(outcome: Outcome) -> list[str]:
             shown.append(element("span", text, class_="warn") if which == "test" else BLANK)
         else:
             shown.append(spread(*mean_and_deviation(scores)))
-    p_value: str = _p_value(outcome.adjusted)
+    p_value: str = p_words(outcome.adjusted)
     if outcome.verdict in ("better", "worse"):
         p_value = element("b", p_value)
     return [
@@ -254,9 +255,9 @@ def _time_row(design: Design, outcome: Outcome, costs: Mapping[tuple[str, str], 
         _median(outcome),
         _ratio(outcome, 1.0),
         _ratio(outcome, outcome.evaluations),
-        plain_number(median * per_step, ".3g"),
+        fixed(median * per_step, ".3g"),
         _ratio(outcome, relative),
-        _p_value(outcome.log_rank),
+        p_words(outcome.log_rank),
     ]
 
 
@@ -268,7 +269,7 @@ def spread(mean: float, deviation: float) -> str:
         ('0.1235 ± 0.0012', '12.35', '−1.5000 ± 0.0000')
     """
     if not math.isfinite(deviation):
-        return plain_number(mean, ".4g")
+        return fixed(mean, ".4g")
     digits = 1 - _magnitude(deviation) if deviation > 0 else 9
     digits = max(0, min(digits, 4 - _magnitude(mean) if mean else digits, 6))
     return signed(f"{mean:.{digits}f} ± {deviation:.{digits}f}")
@@ -290,12 +291,6 @@ def _magnitude(value: float) -> int:
     return math.floor(math.log10(abs(value)))
 
 
-def _p_value(value: float) -> str:
-    if math.isnan(value):
-        return BLANK
-    return f"{value:.3f}" if value >= 0.0005 else "< 0.001"
-
-
 def _median(outcome: Outcome) -> str:
     median = median_steps(outcome)
     if outcome.times is None or not math.isfinite(median):
@@ -313,8 +308,3 @@ def _ratio(outcome: Outcome, factor: float) -> str:
     bound = f"{outcome.bound} " if outcome.bound else ""
     interval = f" [{low:.2f}, {high:.2f}]" if math.isfinite(low) else ""
     return f"{bound}{value:.2f}{interval}"
-
-
-def plain_number(value: float, form: str) -> str:
-    """A number in a format; a dash where there is none."""
-    return signed(format(value, form)) if math.isfinite(value) else BLANK

@@ -4,9 +4,10 @@ import math
 from collections.abc import Sequence
 
 from research.report.common import count, listed, name, signed
-from research.report.optimizers.design import Design, entrant_label
+from research.report.optimizers.design import Design
 from research.report.optimizers.outcomes import ALPHA, Outcome, SelfComparison, false_positives
 from research.report.optimizers.summaries import Block, Outcomes, Profile
+from research.report.rows import entrant_label
 from research.stats import Ranks
 
 _NAMED = 8  # longer lists are counted, not spelled out

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from research.errors import RunError
+from research.plots import Heard
 from research.report.page import Html, element
 
 
@@ -22,6 +23,9 @@ class Example(NamedTuple):
     alignment: Int[np.ndarray, "U"]
     hop_seconds: float
     frame_seconds: float
+    waveform: Float[np.ndarray, "S"]
+    sample_rate: float
+    boundaries: Float[np.ndarray, "N 2"] | None  # seconds
 
     @property
     def errors(self) -> int:
@@ -46,6 +50,9 @@ def read_examples(arrays: Mapping[str, np.ndarray], where: str) -> list[Example]
                 np.asarray(arrays[f"alignment_{i}"], dtype=int),
                 float(arrays["hop_seconds"]),
                 float(arrays["frame_seconds"]),
+                np.asarray(arrays[f"waveform_{i}"], dtype=float),
+                float(arrays["sample_rate"]),
+                _boundaries(arrays, i),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise RunError(f"the examples of {where} are damaged: {error}") from error
@@ -55,6 +62,10 @@ def read_examples(arrays: Mapping[str, np.ndarray], where: str) -> list[Example]
             and example.alignment.shape == example.log_posteriors.shape[:1]
             and example.alignment.size > 0
             and np.isfinite(example.log_mel).all()
+            and example.waveform.ndim == 1
+            and example.waveform.size > 0
+            and example.sample_rate > 0
+            and (example.boundaries is None or example.boundaries.shape[1:] == (2,))
             and max((*example.labels, *example.hypothesis, *example.alignment), default=0) < classes
         )
         if not fits:
@@ -65,6 +76,19 @@ def read_examples(arrays: Mapping[str, np.ndarray], where: str) -> list[Example]
             )
         found.append(example)
     return found
+
+
+def heard(example: Example, title: str) -> Heard:
+    """As the figures take it."""
+    return Heard(
+        example.log_mel, example.log_posteriors, example.alignment, example.hop_seconds,
+        example.frame_seconds, example.waveform, example.sample_rate, example.boundaries, title,
+    )  # fmt: skip
+
+
+def same_audio(one: Example, other: Example) -> bool:
+    """Whether two are of one string."""
+    return one.labels == other.labels and np.array_equal(one.waveform, other.waveform)
 
 
 def compare(
@@ -108,45 +132,43 @@ def transcript(example: Example, names: Sequence[str]) -> tuple[Html, Html]:
     )
 
 
-def chosen(examples: Sequence[Example], most: int = 4) -> list[tuple[str, Example]]:
-    """The examples with most errors and the typical one (median of the errors), each with its kind.
+def chosen(examples: Sequence[Example], most: int = 3) -> tuple[list[Example], list[Example]]:
+    """The examples with most errors, and as many without one; in the file's order where equal.
 
     Example:
         >>> chosen([])
-        []
+        ([], [])
     """
     order = sorted(examples, key=lambda example: -example.errors)  # stable: the file's order
-    if not order:
-        return []
-    worst = [example for example in order[: most - 1] if example.errors]
-    middle = order[len(order) // 2]
-    typical = [] if any(example is middle for example in worst) else [("typical", middle)]
-    return [("most errors", example) for example in worst] + typical
+    worst = [example for example in order if example.errors]
+    right = [example for example in order if not example.errors]
+    return worst[:most], right[:most]
 
 
-def shown_example(examples: Sequence[Example], most_labels: int = 5) -> int | None:
-    """Position of the longest example with at most that many labels, or of the shortest."""
-    if not examples:
-        return None
-    lengths = [len(example.labels) for example in examples]
-    short = [n for n in lengths if n <= most_labels]
-    return lengths.index(max(short) if short else min(lengths))
-
-
-def spoken(symbols: Sequence[int], names: Sequence[str]) -> str:
-    """Symbols as text.
+def spoken(symbols: Sequence[int], names: Sequence[str], most: int = 48) -> str:
+    """Symbols as text: letters and pieces of words run together, other symbols do not.
 
     Example:
-        >>> spoken([2, 1], ["-", "0", "1"])
-        '1 0'
+        >>> spoken([2, 1], ["-", "0", "1"]), spoken([1, 2, 1], ["-", "a", " "])
+        ('1 0', 'a a')
     """
-    return " ".join(names[symbol] for symbol in symbols) if symbols else "nothing"
+    if not symbols:
+        return "nothing"
+    pieces = any(name.startswith("\N{LOWER ONE EIGHTH BLOCK}") for name in names)
+    text = ("" if pieces or " " in names else " ").join(names[symbol] for symbol in symbols)
+    text = text.replace("\N{LOWER ONE EIGHTH BLOCK}", " ").strip()
+    return text if len(text) <= most else f"{text[: most - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
-def figure_title(example: Example, names: Sequence[str], who: str) -> str:
-    """Who said what, and what was recognised."""
-    said, heard = spoken(example.labels, names), spoken(example.hypothesis, names)
-    return f"{who}: said {said}, recognised {heard}"
+def figure_title(example: Example, names: Sequence[str]) -> str:
+    """What was said and what was recognised, on two lines."""
+    said, hypothesis = spoken(example.labels, names), spoken(example.hypothesis, names)
+    return f"said {said}\nrecognised {hypothesis}"
+
+
+def _boundaries(arrays: Mapping[str, np.ndarray], i: int) -> Float[np.ndarray, "N 2"] | None:
+    found = arrays.get(f"boundaries_{i}")
+    return None if found is None else np.asarray(found, dtype=float)
 
 
 def _words(symbols: Sequence[int]) -> str:
