@@ -1,0 +1,138 @@
+"""Speech corpora to train one recogniser on, each with the parts that it is watched and tested on.
+
+| name | training | validation | test |
+|---|---|---|---|
+| librispeech | the parts that are named | dev-clean, dev-other | test-clean, test-other |
+| common_voice | train of a language | dev | test |
+| prompts | a speaker's telephone prompts | a tenth of their texts | other texts |
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from research.data.common_voice import load_common_voice
+from research.data.librispeech import load_librispeech, load_prompts
+from research.data.utterances import Corpus, check_splits, make_corpus
+from research.errors import DataError
+from research.names import look_up
+
+PUBLISHED_HOURS: Mapping[str, float] = {
+    "train-clean-100": 100.6,
+    "train-clean-360": 363.6,
+    "train-other-500": 496.7,
+}
+"""Length of LibriSpeech's training parts (Panayotov et al. 2015, table 1)."""
+
+_VALIDATION_SHARE = 10  # one text of so many of the prompts
+
+
+@dataclass(frozen=True)
+class SpeechSet:
+    """What a recogniser is trained on, and what it is measured on.
+
+    Attributes:
+        train: for training.
+        validation: by the name of the part, for watching the training and for choices.
+        test: by the name of the part, for the end.
+    """
+
+    train: Corpus
+    validation: Mapping[str, Corpus]
+    test: Mapping[str, Corpus]
+
+    @property
+    def sha256(self) -> str:
+        """Fingerprint of all parts, without the audio."""
+        digest = hashlib.sha256(self.train.sha256.encode())
+        for parts in (self.validation, self.test):
+            for name, corpus in parts.items():
+                digest.update(f"{name} {corpus.sha256}\n".encode())
+        return digest.hexdigest()
+
+
+def load_speech_set(
+    name: str,
+    data_dir: Path,
+    *,
+    train_parts: tuple[str, ...] = ("train-clean-100",),
+    language: str = "en",
+) -> SpeechSet:
+    """Load a corpus with its parts.
+
+    Args:
+        name: one of `SPEECH_SETS`.
+        data_dir: the data directory.
+        train_parts: of LibriSpeech.
+        language: folder of Common Voice, under `common_voice/`.
+
+    Returns:
+        The parts; no speaker of LibriSpeech or Common Voice is in two of them.
+
+    Raises:
+        ConfigError: no such corpus.
+        DataError: see the corpus's own reader; or parts that leak into each other.
+    """
+    return look_up(SPEECH_SETS, name, "speech set")(data_dir, train_parts, language)
+
+
+def merge(name: str, corpora: Mapping[str, Corpus]) -> Corpus:
+    """One corpus of several; `source` says what of.
+
+    Raises:
+        DataError: an utterance is in two of them.
+    """
+    utterances = [utterance for corpus in corpora.values() for utterance in corpus.utterances]
+    return make_corpus(name, utterances, " and ".join(corpora))
+
+
+def _librispeech(data_dir: Path, train_parts: tuple[str, ...], language: str) -> SpeechSet:
+    del language
+    read = {part: load_librispeech(data_dir, part) for part in train_parts}
+    train = merge("+".join(train_parts), read)
+    train = replace(train, source=f"LibriSpeech {train.source}")
+    parts = SpeechSet(
+        train,
+        {part: load_librispeech(data_dir, part) for part in ("dev-clean", "dev-other")},
+        {part: load_librispeech(data_dir, part) for part in ("test-clean", "test-other")},
+    )
+    check_splits({"training": train, **parts.validation, **parts.test})
+    return parts
+
+
+def _common_voice(data_dir: Path, train_parts: tuple[str, ...], language: str) -> SpeechSet:
+    del train_parts
+    found = load_common_voice(data_dir / "common_voice" / language)
+    return SpeechSet(found["train"], {"dev": found["dev"]}, {"test": found["test"]})
+
+
+def _prompts(data_dir: Path, train_parts: tuple[str, ...], language: str) -> SpeechSet:
+    """A text that was recorded twice is on one side, and on the same one wherever it lies."""
+    del train_parts, language
+    train, test = load_prompts(data_dir)
+    kept: dict[bool, list] = {True: [], False: []}
+    for utterance in train.utterances:
+        number = int(hashlib.sha256(utterance.text.encode()).hexdigest(), 16)
+        kept[number % _VALIDATION_SHARE == 0].append(utterance)
+    if not kept[True]:
+        raise DataError(
+            f"the prompts must have a text for validation, but of the {len(train)} in {train.name} "
+            "none was drawn; fetch the data set again"
+        )
+    validation = make_corpus("validation", kept[True], "telephone prompts")
+    rest = make_corpus(train.name, kept[False], "telephone prompts")
+    check_splits(
+        {"train": rest, "validation": validation, "test": test},
+        same_speakers=True,
+        same_texts=False,
+    )
+    return SpeechSet(rest, {"validation": validation}, {"test": test})
+
+
+SPEECH_SETS: Mapping[str, Callable[[Path, tuple[str, ...], str], SpeechSet]] = {
+    "librispeech": _librispeech,
+    "common_voice": _common_voice,
+    "prompts": _prompts,
+}
+"""Readers by name."""
