@@ -37,16 +37,16 @@ def _of_program(program: Any) -> int:
 
 
 def _of_step(step: Any) -> int:
-    kind, shapes = step.primitive.name, [getattr(v.aval, "shape", ()) for v in step.invars]
+    kind, shapes = step.primitive.name, [_shape(v) for v in step.invars]
     if kind == "dot_general":
         (contracted, _), _ = step.params["dimension_numbers"]
         length = math.prod(shapes[0][axis] for axis in contracted)
-        return 2 * math.prod(step.outvars[0].aval.shape) * length
+        return 2 * math.prod(_shape(step.outvars[0])) * length
     if kind == "conv_general_dilated":
         features = shapes[1][step.params["dimension_numbers"].rhs_spec[0]]
         # A dilated input is mostly zeros, which nobody need multiply.
         zeros = math.prod(step.params["lhs_dilation"])
-        return 2 * math.prod(step.outvars[0].aval.shape) * math.prod(shapes[1]) // features // zeros
+        return 2 * math.prod(_shape(step.outvars[0])) * math.prod(shapes[1]) // features // zeros
     if step.primitive in operations_by_primitive:
         operation, avals = operations_by_primitive[step.primitive], [v.aval for v in step.invars]
         return _of_program(operation.traced(step.primitive, *avals, **step.params))
@@ -56,6 +56,10 @@ def _of_step(step: Any) -> int:
     if kind == "cond":
         return max(inner)
     return step.params["length"] * sum(inner) if kind == "scan" else sum(inner)
+
+
+def _shape(variable: Any) -> tuple[int, ...]:
+    return getattr(variable.aval, "shape", ())
 
 
 def _programs(values: list[Any]) -> list[Any]:

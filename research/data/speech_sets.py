@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from research.data.common_voice import load_common_voice
 from research.data.librispeech import load_librispeech, load_prompts
 from research.data.utterances import Corpus, check_splits, make_corpus
@@ -85,6 +87,39 @@ def merge(name: str, corpora: Mapping[str, Corpus]) -> Corpus:
     """
     utterances = [utterance for corpus in corpora.values() for utterance in corpus.utterances]
     return make_corpus(name, utterances, " and ".join(corpora))
+
+
+def positions(merged: Corpus, parts: Mapping[str, Corpus]) -> dict[str, list[int]]:
+    """Where the utterances of each part are in a corpus that was merged of them."""
+    owner = {u.name: part for part, corpus in parts.items() for u in corpus.utterances}
+    found: dict[str, list[int]] = {part: [] for part in parts}
+    for i, utterance in enumerate(merged.utterances):
+        found[owner[utterance.name]].append(i)
+    return found
+
+
+def thinned(corpus: Corpus, count: int) -> Corpus:
+    """So many of the utterances, at even distances; all of them where there are no more."""
+    if count >= len(corpus):
+        return corpus
+    chosen = np.linspace(0, len(corpus) - 1, count).round().astype(int)
+    return replace(corpus, utterances=tuple(corpus.utterances[int(i)] for i in chosen))
+
+
+def check_rates(parts: SpeechSet, sample_rate: int) -> None:
+    """Refuse audio files of another rate, which would be resampled without a word.
+
+    Raises:
+        DataError: a file of another rate; the first of them is named.
+    """
+    for corpus in (parts.train, *parts.validation.values(), *parts.test.values()):
+        strangers = [u for u in corpus.utterances if u.sample_rate != sample_rate]
+        if strangers:
+            raise DataError(
+                f"audio must be sampled at {sample_rate} Hz, but {len(strangers)} of the "
+                f"{len(corpus)} files of {corpus.name} are not: {strangers[0].path} has "
+                f"{strangers[0].sample_rate} Hz. Is it the right corpus? --resample takes any rate."
+            )
 
 
 def _librispeech(data_dir: Path, train_parts: tuple[str, ...], language: str) -> SpeechSet:
