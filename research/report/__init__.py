@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from research.errors import RunError
-from research.report import optimizers, speech
+from research.report import optimizers, speech, training
 from research.report.common import need
 from research.report.page import Report, document
 from research.runlog import Records, read_run
@@ -17,6 +17,7 @@ from research.runlog import Records, read_run
 _RENDERERS: dict[str, Callable[[Records], Report]] = {
     "compare_optimizers": optimizers.render,
     "compare_ctc": speech.render,
+    "train_ctc": training.render,
 }
 
 __all__ = ["Report", "build_report", "render", "table_csv"]
@@ -25,8 +26,8 @@ __all__ = ["Report", "build_report", "render", "table_csv"]
 def build_report(run: str | os.PathLike[str]) -> Path:
     """Write report.html, figures/*.png and tables into a run directory.
 
-    The tables are CSV files, the main one JSON as well: table.csv for compare_ctc; results.csv,
-    trials.csv, tests.csv and costs.csv for compare_optimizers.
+    The tables are CSV files, the main one JSON as well: table.csv for compare_ctc and train_ctc;
+    results.csv, trials.csv, tests.csv and costs.csv for compare_optimizers.
 
     The same records give the same bytes. Every file is replaced in one step, so an interrupted call
     leaves the earlier ones whole.
