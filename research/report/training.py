@@ -156,7 +156,7 @@ def _with_interval(row: Mapping[str, Any]) -> str:
 
 
 def _way(row: Mapping[str, Any]) -> str:
-    return DECODERS.get(row["decoder"], row["decoder"])
+    return DECODERS.get(row["decoder"], str(row["decoder"]))
 
 
 def _results(made: Sequence[dict], records: Records) -> Html:
