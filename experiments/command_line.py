@@ -49,7 +49,7 @@ def main(
     experiment: str,
     description: str,
     recipes: Mapping[str, Recipe],
-    run: Callable[[str, Any, Any], Path],
+    run: Callable[[str, Any, Any], Path | None],
     arguments: Sequence[str] | None = None,
     options: Options | None = None,
 ) -> None:
@@ -61,7 +61,8 @@ def main(
         experiment: module name, for --help.
         description: shown by --help.
         recipes: name -> recipe; all of one configuration class.
-        run: (recipe name, configuration, options) -> path of the report.
+        run: (recipe name, configuration, options) -> path of the report, or None where none was
+            asked for.
         arguments: instead of the process's own, for tests.
         options: the defaults of where to run, where an experiment has more of them.
     """
@@ -88,7 +89,8 @@ def main(
         raise SystemExit(_INTERRUPTED) from None
     finally:
         signal.signal(signal.SIGTERM, previous)
-    print(f"Report: {report}")
+    if report is not None:
+        print(f"Report: {report}")
 
 
 def check_distinct(name: str, values: Sequence[Any]) -> None:

@@ -101,6 +101,7 @@ class Operation:
         self.derivatives = derivatives or modules["xla"]
         self.preferred = preferred
         self.outputs, self.saves = outputs, saves
+        self._definitions: dict[Primitive, Callable] = {}
         self._forward_p = self._primitive(name, self._forward, self._pin_first)
         self._saving_p = self._primitive(f"{name}_saving", self._saving, self._pin_first)
         self._tangent_p = self._primitive(f"{name}_tangent", self._tangent, self._pin_moving)
@@ -178,6 +179,11 @@ class Operation:
         """Whether it computes tangents, which is always XLA's work."""
         return primitive is self._tangent_p
 
+    def traced(self, primitive: Primitive, *avals: Any, **parameters: Any) -> Any:
+        """What XLA computes for one of the primitives, as a closed jaxpr."""
+        function = functools.partial(_listed, self._definitions[primitive], "", **parameters)
+        return jax.make_jaxpr(function)(*map(_invarying, avals))
+
     # ------------------------------------------------------------------ The computations
 
     def _implementation(self, platform: str, call: Call, operands: Sequence[Any]):
@@ -239,9 +245,10 @@ class Operation:
 
     def _primitive(self, name: str, definition: Callable, pinned: Callable) -> Primitive:
         primitive = Primitive(name)
+        self._definitions[primitive] = definition
         primitive.multiple_results = True
         primitive.def_impl(functools.partial(_eager, primitive))
-        primitive.def_abstract_eval(functools.partial(_shapes, definition))
+        primitive.def_abstract_eval(functools.partial(_shapes, self, primitive))
         batching.primitive_batchers[primitive] = functools.partial(_fold, primitive, pinned)
         for platform in ("default", "cpu", "cuda", "rocm", "tpu"):
             rule = _lowering(functools.partial(_listed, definition, platform))
@@ -336,10 +343,9 @@ def _eager(primitive: Primitive, *arrays: Any, **parameters: Any) -> Any:
     return _compiled(primitive, tuple(sorted(parameters.items())))(*arrays)
 
 
-def _shapes(definition: Callable, *avals: Any, **parameters: Any) -> list:
+def _shapes(operation: Operation, primitive: Primitive, *avals: Any, **parameters: Any) -> list:
     """Shapes and dtypes, from tracing the definition in XLA; all vary as the operands do."""
-    function = functools.partial(_listed, definition, "", **parameters)
-    traced = jax.make_jaxpr(function)(*map(_invarying, avals))
+    traced = operation.traced(primitive, *avals, **parameters)
     return [_varying_like(aval, avals[0]) for aval in traced.out_avals]
 
 

@@ -40,7 +40,7 @@ class Buckets:
 
 
 def make_buckets(
-    seconds: Float[np.ndarray, " U"], *, buckets: int, batch_seconds: float
+    seconds: Float[np.ndarray, " U"], *, buckets: int, batch_seconds: float, multiple: int = 1
 ) -> Buckets:
     """Cut the utterances, in the order of their length, where the least padding comes of it.
 
@@ -50,12 +50,14 @@ def make_buckets(
         seconds: length of each utterance.
         buckets: how many groups; fewer where there are fewer utterances.
         batch_seconds: length of a batch with its padding; an utterance that is longer comes alone.
+        multiple: every batch has a multiple of so many utterances, such as the devices that share
+            it, and no fewer, however long they are.
 
     Returns:
         The groups, shortest utterances first.
 
     Raises:
-        ConfigError: no utterance, no bucket, or no time.
+        ConfigError: no utterance, no bucket, no time, or no multiple.
 
     Example:
         >>> b = make_buckets(np.array([3.0, 1.0, 9.0, 2.0]), buckets=2, batch_seconds=10.0)
@@ -63,15 +65,16 @@ def make_buckets(
         ([[1, 3, 0], [2]], (3, 1), (3.0, 9.0))
     """
     seconds = np.asarray(seconds, np.float64)
-    if seconds.size < 1 or buckets < 1 or not batch_seconds > 0:
+    if seconds.size < 1 or min(buckets, multiple) < 1 or not batch_seconds > 0:
         raise ConfigError(
-            "buckets need utterances, at least one bucket and batch_seconds > 0, but got "
-            f"{seconds.size} utterances, {buckets} and {batch_seconds:g}"
+            "buckets need utterances, at least one bucket, batch_seconds > 0 and a multiple of at "
+            f"least 1, but got {seconds.size} utterances, {buckets}, {batch_seconds:g} and "
+            f"{multiple}"
         )
     order = np.argsort(seconds, kind="stable")
     members = tuple(np.split(order, _least_padding(seconds[order], min(buckets, seconds.size))))
     longest = tuple(float(seconds[group[-1]]) for group in members)
-    sizes = tuple(max(1, int(batch_seconds / length)) for length in longest)
+    sizes = tuple(max(1, int(batch_seconds / length / multiple)) * multiple for length in longest)
     return Buckets(members, sizes, longest)
 
 

@@ -4,10 +4,12 @@ Axis suffixes: B batch, S samples, N labels.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from jaxtyping import Int
 
 from research.data.buckets import Buckets, bucketed_batch
 from research.data.digit_strings import StringBatch
@@ -45,6 +47,14 @@ class SpeechStream:
                 f"buckets must group all {len(self.corpus)} utterances of {self.corpus.name}, but "
                 f"they group {grouped}; make them from its seconds"
             )
+        for members, longest in zip(self.buckets.members, self.buckets.longest, strict=True):
+            for i in members[self.corpus.seconds[members] > longest]:
+                utterance = self.corpus.utterances[int(i)]
+                raise DataError(
+                    f"no utterance may be longer than its bucket, but {utterance.name} has "
+                    f"{utterance.seconds:g} s in a bucket of {longest:g} s; make the buckets from "
+                    f"the seconds of {self.corpus.name}, or leave the utterance out"
+                )
         _ = self._label_counts
 
     @cached_property
@@ -80,7 +90,26 @@ class SpeechStream:
         Raises:
             DataError: a file is missing, damaged or not mono.
         """
-        bucket, indices = bucketed_batch(self.buckets, seed=self.seed, step=step)
+        return self._read(*bucketed_batch(self.buckets, seed=self.seed, step=step))
+
+    def once(self) -> Iterator[tuple[StringBatch, Int[np.ndarray, " n"]]]:
+        """Read every utterance once, bucket by bucket, shortest first.
+
+        Yields:
+            A batch of one of the shapes of the stream, and the positions in the corpus of its first
+            rows; where fewer utterances are left than a batch has rows, the others repeat the last.
+
+        Raises:
+            DataError: a file is missing, damaged or not mono.
+        """
+        sizes = zip(self.buckets.members, self.buckets.batch_sizes, strict=True)
+        for bucket, (members, size) in enumerate(sizes):
+            for start in range(0, len(members), size):
+                indices = members[start : start + size]
+                filled = np.pad(indices, (0, size - len(indices)), mode="edge")
+                yield self._read(bucket, filled), indices
+
+    def _read(self, bucket: int, indices: np.ndarray) -> StringBatch:
         samples = math.ceil(self.buckets.longest[bucket] * self.sample_rate)
         waveforms = np.zeros((len(indices), samples), np.float32)
         lengths = np.zeros(len(indices), np.int32)

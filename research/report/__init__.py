@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from research.errors import RunError
-from research.report import optimizers, speech
+from research.report import optimizers, speech, training
 from research.report.common import need
 from research.report.page import Report, document
 from research.runlog import Records, read_run
@@ -17,6 +17,7 @@ from research.runlog import Records, read_run
 _RENDERERS: dict[str, Callable[[Records], Report]] = {
     "compare_optimizers": optimizers.render,
     "compare_ctc": speech.render,
+    "train_ctc": training.render,
 }
 
 __all__ = ["Report", "build_report", "render", "table_csv"]
@@ -25,9 +26,9 @@ __all__ = ["Report", "build_report", "render", "table_csv"]
 def build_report(run: str | os.PathLike[str]) -> Path:
     """Write report.html, figures/*.png and tables into a run directory.
 
-    The tables are CSV files, the main one, results.csv, JSON as well; the others are studies.csv,
-    trials.csv, tests.csv, costs.csv and known_truths.csv for compare_optimizers; trainings.csv,
-    searches.csv and costs.csv for compare_ctc.
+    The tables are CSV files, the main one JSON as well: table.csv for train_ctc; for the others
+    results.csv, and studies.csv, trials.csv, tests.csv, costs.csv and known_truths.csv of
+    compare_optimizers; trainings.csv, searches.csv and costs.csv of compare_ctc.
 
     The same records give the same bytes. Every file is replaced in one step, so an interrupted call
     leaves the earlier ones whole.

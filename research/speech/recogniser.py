@@ -16,12 +16,13 @@ from jaxtyping import Array, Float, Int
 import kernels
 from research.data.digit_strings import StringBatch
 from research.objectives.ctc import ctc
-from research.speech.augment import add_noise, random_gain
+from research.objectives.ctc_terms import Outputs, logits_of, losses_of
+from research.speech.augment import add_noise, random_gain, speed_perturb
 from research.speech.decoding import greedy_decode
 from research.speech.error_rates import ErrorCounts, count_errors
 from research.speech.features import log_mel, normalise_features, stack_frames
 from research.speech.log_mel_config import LogMel
-from research.speech.spec_augment import spec_augment
+from research.speech.spec_augment import SpecAugment, spec_augment
 from research.train import State, TrainStep, init_state, make_train_step
 
 
@@ -32,6 +33,8 @@ class FrontEnd:
     log_mel: LogMel = field(default_factory=LogMel)
     stack: int = 4
     """Neighbouring log-mel frames joined into one encoder frame."""
+    policy: SpecAugment = field(default_factory=SpecAugment)
+    """What ``masked`` hides."""
 
     @property
     def frame_seconds(self) -> float:
@@ -50,7 +53,8 @@ class FrontEnd:
     ) -> tuple[Float[Array, "B T F"], Int[Array, " B"]]:
         """The same with SpecAugment between normalising and stacking."""
         features, frames = self._normalised(waveforms, lengths)
-        return stack_frames(spec_augment(key, features, frames), frames, self.stack)
+        hidden = spec_augment(key, features, frames, self.policy)
+        return stack_frames(hidden, frames, self.stack)
 
     def _normalised(self, waveforms, lengths):
         features, frames = log_mel(waveforms, lengths, self.log_mel)
@@ -58,11 +62,24 @@ class FrontEnd:
 
 
 class Output(NamedTuple):
-    """What the encoder says of a batch, without augmentation or dropout."""
+    """What the encoder says of a batch, without augmentation or dropout.
+
+    Attributes:
+        logits: of the last layer.
+        frames: how many of them are valid.
+        losses: CTC of each utterance in nats per label, +inf where its labels do not fit.
+    """
 
     logits: Float[Array, "B T K"]
     frames: Int[Array, " B"]
-    loss: Float[Array, ""]
+    losses: Float[Array, " B"]
+
+    @property
+    def loss(self) -> float:
+        """Mean over the utterances whose labels fit, as ``ctc`` has it; NaN goes on."""
+        losses = np.asarray(self.losses)
+        possible = losses[~np.isposinf(losses)]
+        return float(possible.mean()) if possible.size else 0.0
 
 
 class Recogniser(NamedTuple):
@@ -85,53 +102,71 @@ def make_recogniser(
     optimizer: optax.GradientTransformation,
     *,
     augment: tuple[str, ...] = (),
+    objective: Callable[..., Float[Array, ""]] = ctc,
+    views: int = 1,
+    blank_id: int = 0,
 ) -> Recogniser:
-    """Put front end, encoder, CTC objective and optimizer together.
+    """Put front end, encoder, objective and optimizer together.
 
     Args:
         encoder: a Linen module from (features, lengths, deterministic=...) to logits; see
             ``research.models.speech_encoder``.
         front_end: from waveforms to features.
         optimizer: an optax transformation.
-        augment: random changes in training, any of "gain", "noise" and "mask" (SpecAugment).
+        augment: random changes in training, any of "speed" (0.9, 1.0 or 1.1), "gain", "noise" and
+            "mask" (SpecAugment, the front end's).
+        objective: of training, with the signature of those in ``research.objectives.ctc``.
+        views: how many times an utterance is in a batch of training, each time with another gain,
+            noise and mask, at the same speed; row b + B is the second view of row b. Two for
+            ``consistency_ctc``.
+        blank_id: the class that emits nothing.
 
     Returns:
-        The functions; each compiles once per batch shape.
+        The functions; each compiles once per batch shape. The losses of ``evaluate`` are CTC.
     """
 
-    def features(batch, key):
+    def features(waveforms, lengths, key):
         gain_key, noise_key, mask_key = jax.random.split(key, 3)
-        waveforms = batch.waveforms
         if "gain" in augment:
             waveforms = random_gain(gain_key, waveforms, (-10.0, 10.0))
         if "noise" in augment:
-            waveforms = add_noise(noise_key, waveforms, batch.lengths, (5.0, 40.0))
+            waveforms = add_noise(noise_key, waveforms, lengths, (5.0, 40.0))
         if "mask" in augment:
-            return front_end.masked(mask_key, waveforms, batch.lengths)
-        return front_end(waveforms, batch.lengths)
+            return front_end.masked(mask_key, waveforms, lengths)
+        return front_end(waveforms, lengths)
+
+    def repeated(rows):
+        return jnp.concatenate([rows] * views) if views > 1 else rows
 
     def apply(params, batch, key):
         augment_key, dropout_key = jax.random.split(key)
-        inputs, frames = features(batch, augment_key)
+        waveforms, lengths = batch.waveforms, batch.lengths
+        if "speed" in augment:
+            speed_key, augment_key = jax.random.split(augment_key)
+            waveforms, lengths = speed_perturb(speed_key, waveforms, lengths)
+        inputs, frames = features(repeated(waveforms), repeated(lengths), augment_key)
         rngs = {"dropout": dropout_key}
-        logits = encoder.apply({"params": params}, inputs, frames, deterministic=False, rngs=rngs)
-        return logits, encoder.output_lengths(frames)
+        outputs = encoder.apply({"params": params}, inputs, frames, deterministic=False, rngs=rngs)
+        return outputs, encoder.output_lengths(frames)
 
-    def objective(outputs, batch):
-        logits, frames = outputs
-        return ctc(logits, frames, batch.labels, batch.label_paddings)
+    def loss(results, batch):
+        outputs, frames = results
+        labels, paddings = repeated(batch.labels), repeated(batch.label_paddings)
+        return objective(outputs, frames, labels, paddings, blank_id=blank_id)
 
     def evaluate(params, batch):
         inputs, frames = front_end(batch.waveforms, batch.lengths)
-        logits = encoder.apply({"params": params}, inputs, frames)
-        frames = encoder.output_lengths(frames)
-        return Output(logits, frames, objective((logits, frames), batch))
+        outputs: Outputs = encoder.apply({"params": params}, inputs, frames)
+        logits, frames = logits_of(outputs), encoder.output_lengths(frames)
+        losses = losses_of(logits, frames, batch.labels, batch.label_paddings, blank_id)
+        counts = jnp.sum(1 - batch.label_paddings, axis=1)
+        return Output(logits, frames, losses / jnp.maximum(counts, 1))
 
     def init(key, batch):
         inputs, frames = front_end(batch.waveforms, batch.lengths)
         return init_state(encoder.init(key, inputs, frames)["params"], optimizer)
 
-    step = make_train_step(apply, objective, optimizer)
+    step = make_train_step(apply, loss, optimizer)
     return Recogniser(
         init=jax.jit(init),
         step=jax.jit(step, donate_argnums=0),
@@ -183,7 +218,7 @@ def recognise(
         output = recogniser.evaluate(params, batch)
         said += references(batch)
         heard += transcribe(output.logits, output.frames)
-        losses.append(float(output.loss))
+        losses.append(output.loss)
     said, heard = said[:count], heard[:count]
     return Recognition(said, heard, count_errors(said, heard), float(np.mean(losses)))
 

@@ -103,3 +103,16 @@ def test_arguments_out_of_range(seed, step):
     buckets = make_buckets(np.array([1.0]), buckets=1, batch_seconds=1.0)
     with pytest.raises(ConfigError, match="a batch needs a seed"):
         bucketed_batch(buckets, seed=seed, step=step)
+
+
+def test_batches_of_a_multiple_can_be_divided_among_devices():
+    seconds = np.array([1.0, 2.0, 3.0, 4.0, 30.0])
+    for multiple in (1, 2, 4):
+        buckets = make_buckets(seconds, buckets=3, batch_seconds=12.0, multiple=multiple)
+        assert all(size % multiple == 0 and size > 0 for size in buckets.batch_sizes)
+        assert buckets.batch_sizes[-1] == multiple  # longer than a batch, and still as many
+        for step in range(20):
+            bucket, indices = bucketed_batch(buckets, seed=0, step=step)
+            assert len(indices) == buckets.batch_sizes[bucket]
+    with pytest.raises(ConfigError, match="a multiple of at least 1"):
+        make_buckets(seconds, buckets=3, batch_seconds=12.0, multiple=0)

@@ -77,6 +77,29 @@ def test_buckets_of_another_corpus_are_an_error(corpus):
         SpeechStream(corpus, buckets, TOKENISER, 8000)
 
 
+def test_a_bucket_shorter_than_an_utterance_would_cut_it_and_is_an_error(corpus):
+    buckets = make_buckets(corpus.seconds, buckets=3, batch_seconds=1.0)
+    short = replace(buckets, longest=(*buckets.longest[:2], corpus.seconds.max() - 0.05))
+    with pytest.raises(DataError, match=r"longer than its bucket, but \d has 0\.3"):
+        SpeechStream(corpus, short, TOKENISER, 8000)
+
+
+def test_once_gives_every_utterance_once_in_the_shapes_of_the_stream(corpus):
+    stream = stream_of(corpus)
+    shapes = {stream(i).waveforms.shape for i in range(stream.buckets.steps_before(3))}
+    seen = []
+    for batch, indices in stream.once():
+        assert batch.waveforms.shape in shapes
+        assert 0 < len(indices) <= len(batch.lengths)
+        seen += indices.tolist()
+        for row, index in enumerate(indices):
+            labels = batch.labels[row][batch.label_paddings[row] == 0]
+            assert TOKENISER.decode(labels) == corpus.utterances[int(index)].text
+        for row in range(len(indices), len(batch.lengths)):
+            np.testing.assert_array_equal(batch.waveforms[row], batch.waveforms[len(indices) - 1])
+    assert sorted(seen) == list(range(10))
+
+
 def test_a_file_that_was_damaged_since_is_an_error(corpus, tmp_path):
     path = tmp_path / "x.flac"
     path.write_bytes(corpus.utterances[0].path.read_bytes()[:200])
