@@ -43,7 +43,7 @@ def segments(waveform: np.ndarray) -> list[tuple[int, int]]:
 def test_the_same_seed_and_step_give_the_same_bits_and_others_do_not():
     one, again = make(), make()
     for a, b in zip(one, again, strict=True):
-        assert a.tobytes() == b.tobytes()
+        assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
     for other in (make(step=1), make(seed=1)):
         assert other.waveforms.tobytes() != one.waveforms.tobytes()
         assert other.labels.tobytes() != one.labels.tobytes()
@@ -61,6 +61,16 @@ def test_shapes_types_and_padding():
     # Labels come first, then padding: 1 where the label is 0.
     np.testing.assert_array_equal(batch.label_paddings, batch.labels == 0)
     assert (np.diff(batch.label_paddings, axis=1) >= 0).all()
+
+
+def test_spans_are_where_the_digits_are():
+    config = StringConfig(gap_seconds=(0.05, 0.1), level_decibels=(0, 0), snr_decibels=(200, 200))
+    batch = make(config=config)
+    assert batch.spans is not None
+    for waveform, labels, spans in zip(batch.waveforms, batch.labels, batch.spans, strict=True):
+        heard = np.array(segments(waveform)) / RATE
+        np.testing.assert_allclose(spans[labels > 0], heard, atol=0.003)  # tones fade in and out
+        assert not spans[labels == 0].any()
 
 
 def test_labels_are_the_digits_heard_plus_one_all_by_one_speaker():
