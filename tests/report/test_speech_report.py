@@ -177,6 +177,11 @@ def test_speakers_weigh_the_same_whatever_their_seeds_and_strings(analyse):
     row = item.rows()[system("ctc", "bilstm")]
     assert row["error_rate"] == pytest.approx((on["a"] + on["b"]) / 2)
     assert row["error_rate"] != pytest.approx(np.mean([rate(r) for r in own.values()]), rel=1e-3)
+    assert row["beam_error_rate"] == pytest.approx(
+        np.mean([np.mean([rate(r, "beam") for (f, _), r in own.items() if f == g]) for g in "ab"])
+    )
+    shares = [row[f"{kind}_rate"] for kind in ("substitution", "deletion", "insertion")]
+    assert sum(shares) == pytest.approx(row["error_rate"])
     assert "Seed 3" in render(item.records).body
 
 
@@ -200,9 +205,29 @@ def test_crossed_seeds_have_an_interval_of_their_own(analyse):
     assert "Deviation over seeds" in body
 
 
+def test_one_of_two_seeds_that_diverged_leaves_no_average(analyse):
+    study = dataclasses.replace(ONE, crossed=True, folds=("a", "b"), seeds=(1, 2))
+    lost = finals(study, "ctc", "bilstm")["b", 2]["key"]
+
+    def diverge(row):
+        if row["key"] == lost:
+            row["status"] = "diverged"
+
+    row = analyse(study, changed(study, diverge)).rows()[system("ctc", "bilstm")]
+    assert (row["speakers"], row["diverged"], row["error_rate"]) == (2, 1, None)
+
+
 def test_one_test_set_is_resampled_by_seeds(analyse):
-    item = analyse(dataclasses.replace(ONE, folds=("test",), seeds=(1, 2, 3, 4)))
+    study = dataclasses.replace(ONE, folds=("test",), seeds=(1, 2, 3, 4))
+    item = analyse(study)
     row = item.rows()[system("prior_ctc", "bilstm")]
+    units = []
+    for own in finals(study, "prior_ctc", "bilstm").values():
+        counts = own["result"]["details"]["decoders"]["greedy"]
+        kinds = [counts[kind] for kind in ("substitutions", "deletions", "insertions")]
+        units.append([stats.utterance_errors(np.sum(kinds, axis=0), counts["labels"])])
+    strings_too = stats.trainings_interval(units, shared=True)
+    assert (row["seeds_low"], row["seeds_high"]) == pytest.approx(strings_too, abs=2e-3)
     assert row["trainings_low"] is None
     assert row["seeds_low"] < row["error_rate"] < row["seeds_high"]
     assert row["difference_low"] < row["difference"] < row["difference_high"]
@@ -409,11 +434,6 @@ def other_workload(row):
     row["settings"]["workload"] = "fsdd/ctc"
 
 
-def two_of_one_pair(row):
-    row["settings"]["workload"] = "fsdd/bilstm/ctc/theo"
-    row["settings"]["seed"] = 1003
-
-
 def other_test_strings(row):
     for found in row["result"]["details"]["decoders"].values():
         found["labels"][0] += row["settings"]["workload"].count("prior")
@@ -422,12 +442,20 @@ def other_test_strings(row):
 @pytest.mark.parametrize(
     "damage",
     [no_details, short_column, negative_count, other_strings_by_beam, no_labels, small_confusion,
-     text_for_a_number, unfinished_bins, other_workload, two_of_one_pair, other_test_strings],
+     text_for_a_number, unfinished_bins, other_workload, other_test_strings],
 )  # fmt: skip
 def test_a_damaged_row_is_named(tmp_path, damage):
     rows = changed(ONE, damage)
     path = write_study(tmp_path / "quick", ONE, rows=rows, examples={})
     with pytest.raises(RunError, match=r"row '[0-9a-f]{16}' of"):
+        render(read_run(path))
+
+
+def test_two_trainings_of_one_speaker_and_seed_are_an_error(tmp_path):
+    rows = rows_of(ONE)
+    again = next(row for row in rows if row["settings"]["phase"] == "final") | {"key": "ab" * 8}
+    path = write_study(tmp_path / "quick", ONE, rows=[*rows, again], examples={})
+    with pytest.raises(RunError, match=r"abababab.* one system, speaker and seed"):
         render(read_run(path))
 
 

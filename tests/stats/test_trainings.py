@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import t
 
 from research import stats
 from research.stats import UtteranceErrors
@@ -105,6 +106,19 @@ def test_the_interval_is_that_of_strings_where_units_are_alike():
     # The same strings four times are no more strings.
     shared = stats.trainings_interval([unit] * 4, shared=True)
     assert shared == pytest.approx((0.1 - 3.92 * error, 0.1 + 3.92 * error), abs=0.12 * error)
+
+
+def test_what_strings_do_to_all_units_alike_adds_to_their_spread():
+    strings_alike, offsets = np.array([0, 4, 8, 4] * 10), np.array([-0.8, 0.0, 0.8, 0.0])
+    units = [[stats.utterance_errors(strings_alike + 1 + c, [20] * 40)] for c in offsets]
+    between = np.var(offsets / 20, ddof=1) / 4
+    by_strings = np.var(strings_alike / 20) / 40
+    error = math.sqrt(between + by_strings)
+    freedom = 3 * (error**2 / between) ** 2
+    low, high = stats.trainings_interval(units, shared=True)
+    expected = 2 * float(t.ppf(0.975, freedom)) * error
+    assert high - low == pytest.approx(expected, rel=0.06)
+    assert expected > 1.2 * 2 * 1.96 * math.sqrt(by_strings)
 
 
 def test_seeds_on_the_strings_of_one_speaker_are_no_more_strings():
