@@ -52,7 +52,7 @@ class Config:
     corpus: Literal["auto", "fsdd", "espeak", "fsdd+espeak"] = "auto"
     """Recordings: the Free Spoken Digit Dataset; espeak-ng voices; the first, with the second in
     half of the training strings; or the last of these if the first is there, else the second."""
-    encoders: tuple[str, ...] = ("separable_conv",)
+    encoders: tuple[str, ...] = ("bilstm",)
     """Names in research.models.encoders."""
     objectives: tuple[str, ...] = ("ctc", "intermediate_ctc")
     """Names in research.objectives.registry."""
@@ -131,15 +131,15 @@ RECIPES = {
             test_speakers=(EACH,),
             seeds=(1, 2, 3, 4, 5),
             steps=1000,
-            trials=5,
-            search_steps=300,
+            trials=4,
+            search_steps=250,
         ),
     ),
     "full": Recipe(
         "some 200 hours on 2 cores, resumable; all objectives, encoders and three optimizers",
         Config(
             encoders=(
-                *("separable_conv", "bilstm", "conv_attention"),
+                *("bilstm", "separable_conv", "pooled_conv", "conv_attention"),
                 *("deep_speech2", "conformer", "convolved_keys"),
             ),
             objectives=tuple(registry.OBJECTIVES),

@@ -45,7 +45,7 @@ class BiLSTMEncoder(FrameForFrame, nn.Module):
     """
 
     classes: int
-    width: int = 128
+    width: int = 96
     layers: int = 2
     dropout: float = 0.2
     intermediate: tuple[int, ...] = ()

@@ -1,9 +1,11 @@
 """The report of `experiments.train_ctc`: one recogniser, its errors with intervals, its course."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float, Int
 
 from research import plots, stats
 from research.errors import RunError
@@ -21,10 +23,7 @@ from research.report.common import (
     percent,
     percent_range,
     provenance,
-    series,
-    spent,
 )
-from research.report.examples import read_examples
 from research.report.page import (
     Figure,
     Html,
@@ -36,6 +35,7 @@ from research.report.page import (
     section,
 )
 from research.report.page import table as html_table
+from research.report.speech.examples import read_examples
 from research.runlog import Records
 
 DECODERS = {"greedy": "best path", "beam": "beam search", "beam_ngram": "beam search with n-gram"}
@@ -215,7 +215,7 @@ def _curves(records: Records) -> Figure | None:
     panels: dict[str, list[Curve]] = {"Loss": [], "Errors in validation": []}
     for key in keys:
         panel = {"loss": "Loss", "rate": "Errors in validation"}.get(key.rpartition("_")[2])
-        steps, values = series(records, trials, key)
+        steps, values = _series(records, trials, key)
         if panel and steps.size:
             label = key.removesuffix("_loss").removesuffix("_error_rate").replace("_", " ")
             panels[panel].append(Curve(label, steps, values))
@@ -266,7 +266,7 @@ def _alignments(records: Records) -> list[Figure]:
 
 
 def _cost(records: Records) -> Html:
-    seconds, steps = spent(records, records.trials or [{"trial": "conformer"}])
+    seconds, steps = _spent(records, records.trials or [{"trial": "conformer"}])
     if not steps:
         return Html("")
     words = (
@@ -276,3 +276,34 @@ def _cost(records: Records) -> Html:
     sizes = [trial["settings"].get("parameters") for trial in records.trials]
     size = "".join(f" {count(n, 'parameter')}." for n in sizes if isinstance(n, int))
     return section("Cost", paragraph(words + size))
+
+
+def _series(
+    records: Records, trials: Sequence[dict], key: str
+) -> tuple[Int[np.ndarray, "N"], Float[np.ndarray, "R N"]]:
+    """One metric of R trials at the N steps where any of them has it; NaN where one has not."""
+    wanted = {trial["trial"]: row for row, trial in enumerate(trials)}
+    points: dict[tuple[int, int], float] = {}
+    for line in records.metrics:
+        row, value = wanted.get(line.get("trial", "")), line.get(key)
+        if row is not None and isinstance(value, int | float) and math.isfinite(value):
+            points[row, int(line["step"])] = float(value)
+    steps = sorted({step for _, step in points})
+    values = np.full((len(trials), len(steps)), np.nan)
+    for (row, step), value in points.items():
+        values[row, steps.index(step)] = value
+    return np.array(steps, dtype=int), values
+
+
+def _spent(records: Records, trials: Iterable[dict]) -> tuple[float, int]:
+    """Seconds and steps of some trials, over all sessions, as far as they were timed."""
+    wanted = {trial["trial"] for trial in trials}
+    seconds, steps = 0.0, 0
+    for line in records.timings:
+        # Checked one by one: a timing that was lost or damaged is no reason to have no report.
+        trial, took, made = (line.get(key) for key in ("trial", "seconds", "steps"))
+        if not isinstance(took, int | float) or not isinstance(made, int):
+            continue
+        if math.isfinite(took) and isinstance(trial, str) and trial in wanted:
+            seconds, steps = seconds + took, steps + made
+    return seconds, steps

@@ -20,6 +20,7 @@ from research.sweep import engine
 
 TINY = Config(
     corpus="fsdd",
+    encoders=("separable_conv",),
     objectives=("ctc", "consistency_ctc"),
     test_speakers=("bert", "carl"),
     seeds=(1, 2, 3),
