@@ -233,5 +233,6 @@ def _legend(figure: Figure, inks: Mapping[str, Ink], groups: Mapping[str, str]) 
                             linestyle="none", label=text)[0]
         for group, text in groups.items()
     ]  # fmt: skip
-    figure.legend(handles=handles, loc="outside upper left", ncols=min(4, len(groups)),
+    columns = max(1, 105 // (6 + max(map(len, groups.values()))))
+    figure.legend(handles=handles, loc="outside upper left", ncols=min(columns, len(groups)),
                   frameon=False, fontsize=8)  # fmt: skip

@@ -283,7 +283,6 @@ def test_a_row_without_a_mean_says_why():
 
 
 def test_an_empty_bin_of_confidence_has_no_dot():
-    sizes = [
-        np.shape(collection.get_offsets()) for collection in draw_reliability().axes[0].collections
-    ]
+    drawn = draw_reliability().axes[0].collections
+    sizes = [np.asarray(dots.get_offsets()).shape for dots in drawn]
     assert sizes == [(2, 2)]

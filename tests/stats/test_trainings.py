@@ -117,7 +117,7 @@ def test_what_strings_do_to_all_units_alike_adds_to_their_spread():
     freedom = 3 * (error**2 / between) ** 2
     low, high = stats.trainings_interval(units, shared=True)
     expected = 2 * float(t.ppf(0.975, freedom)) * error
-    assert high - low == pytest.approx(expected, rel=0.06)
+    assert high - low == pytest.approx(expected, rel=0.03)
     assert expected > 1.2 * 2 * 1.96 * math.sqrt(by_strings)
 
 

@@ -1,6 +1,7 @@
 """The figures of the page that compare systems, each with what it shows and what it cannot."""
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -264,8 +265,8 @@ def sensitivity_figures(
                 known = score if math.isfinite(score) else None
                 points.append(Trial(rate, known, row is best))
         if points:
-            objective = design.objective_label(search.system.objective)
-            panel = search.fold if design.tuning == "shared" else f"{objective}, {search.fold}"
+            objective = textwrap.fill(design.objective_label(search.system.objective), 20)
+            panel = search.fold if design.tuning == "shared" else f"{objective}\n{search.fold}"
             group = search.system.encoder, search.system.entrant
             groups.setdefault(group, {})[panel] = points
     made = []
