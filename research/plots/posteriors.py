@@ -161,8 +161,9 @@ def boundary_rows(
         bottom.broken_barh(
             [(float(begin), float(end - begin)) for begin, end in spans],
             (number - 0.3, 0.6),
-            color=_SAID,
-            linewidth=0,
+            facecolor=_SAID,
+            edgecolor="white",
+            linewidth=0.8,  # of neighbours without a gap
         )
     bottom.set_yticks(range(len(aligned)), list(aligned))
     bottom.tick_params(axis="y", length=0, labelcolor=style.INK)
