@@ -3,6 +3,7 @@
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.patches import Rectangle
 
 from research import plots
 from research.plots import posteriors
@@ -18,7 +19,7 @@ def log_posteriors(path, certainty=0.9):
 
 def shades(axes):
     """Begin and end of each shaded stretch."""
-    patches = [patch for patch in axes.patches if isinstance(patch, matplotlib.patches.Rectangle)]
+    patches = [patch for patch in axes.patches if isinstance(patch, Rectangle)]
     return [[patch.get_x(), patch.get_x() + patch.get_width()] for patch in patches]
 
 
@@ -64,17 +65,16 @@ def test_every_row_is_shaded_where_its_labels_were_said():
 def test_aligned_words_lie_in_seconds():
     top, bottom = draw_boundaries().axes
     np.testing.assert_allclose(shades(top), SPANS)
-    bars = [
-        [[box.x0, box.x1] for box in (path.get_extents() for path in collection.get_paths())]
-        for collection in bottom.collections
-    ]
-    np.testing.assert_allclose(bars, [SPANS, [[0.2, 0.4], [0.6, 1.0]]])
+    boxes = [[p.get_extents() for p in bars.get_paths()] for bars in bottom.collections]
+    bars = np.array([[[box.x0, box.x1] for box in row] for row in boxes])
+    np.testing.assert_allclose(bars[0], SPANS)
+    np.testing.assert_allclose(bars[1], [[0.2, 0.4], [0.6, 1.0]])
     assert [label.get_text() for label in bottom.get_yticklabels()] == ["one", "other"]
 
 
 def test_front_ends_share_the_time_of_the_waveform():
     figure = draw_front_ends()
-    assert [axes.get_title() for axes in figure.axes] == ["waveform", "x", "y", "z"]
+    assert [axes.get_title("left") for axes in figure.axes] == ["waveform", "x", "y", "z"]
     for axes in figure.axes:
         assert axes.get_xlim() == (0.0, 1.0)
     for axes in figure.axes[1:]:
