@@ -3,6 +3,8 @@
 Shares nothing with `research.speech`: window, mel scale and edges are written down again.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 
@@ -68,7 +70,7 @@ def to_hz(mel: float, scale: str) -> float:
     return mel * 200 / 3 if mel < 15 else 1000 * 6.4 ** ((mel - 15) / 27)
 
 
-def filter_weights(config, warp=float) -> np.ndarray:
+def filter_weights(config, warp: Callable[[float], float] = float) -> np.ndarray:
     """(F, K) by interpolation between the corners of each triangle, at warped frequencies."""
     top = config.sample_rate / 2 if config.high_hz is None else config.high_hz
     low, high = to_mel(config.low_hz, config.mel_scale), to_mel(top, config.mel_scale)
@@ -87,7 +89,9 @@ def filter_weights(config, warp=float) -> np.ndarray:
     return np.array(rows)
 
 
-def exact_log_mel(waveform: np.ndarray, config, warp=float) -> np.ndarray:
+def exact_log_mel(
+    waveform: np.ndarray, config, warp: Callable[[float], float] = float
+) -> np.ndarray:
     """(T, F) of one utterance without padding."""
     signal = waveform.astype(np.float64) * config.scale
     if config.pre_emphasis_on == "signal":
