@@ -18,6 +18,7 @@ PEERS = Path(sys.prefix, "share", "trellis", "peers")
 LONGEST = {
     "first_look.ipynb",
     "kernels.ipynb",
+    "speech.ipynb",
     "test_committed_report.py",
     "test_compare_ctc.py",
     "test_compare_optimizers.py",

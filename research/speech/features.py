@@ -29,6 +29,8 @@ def log_mel(
     waveforms: Float[Array | np.ndarray, "B S"],
     lengths: Int[Array | np.ndarray, " B"],
     config: LogMel = _DEFAULT,
+    *,
+    filters: Float[Array, "B K F"] | None = None,
 ) -> tuple[Float[Array, "B T F"], Int[Array, " B"]]:
     """Compute log-mel features.
 
@@ -44,6 +46,8 @@ def log_mel(
         waveforms: samples, float (B, S).
         lengths: valid samples of each waveform, (B,).
         config: the settings.
+        filters: M of each utterance, such as `vtlp.warped_filters`; those of the config if not
+            given.
 
     Returns:
         Features, float32 (B, T, F) with T = config.frames(S), zero in padded frames; and the
@@ -63,11 +67,13 @@ def log_mel(
             f"waveforms must be (batch, samples) with at least {needed} samples (one frame), but "
             f"got shape {waveforms.shape}; pad them"
         )
-    return _log_mel(waveforms, lengths, config)
+    return _log_mel(waveforms, lengths, config, filters)
 
 
 @partial(jax.jit, static_argnames="config")
-def _log_mel(waveforms: Array, lengths: Array, config: LogMel) -> tuple[Array, Array]:
+def _log_mel(
+    waveforms: Array, lengths: Array, config: LogMel, filters: Array | None
+) -> tuple[Array, Array]:
     samples = waveforms.shape[1]
     lengths = jnp.minimum(lengths.astype(jnp.int32), samples)
     valid = config.frames(lengths)
@@ -88,8 +94,11 @@ def _log_mel(waveforms: Array, lengths: Array, config: LogMel) -> tuple[Array, A
         # The square root has no finite slope at zero.
         some = power_BTK > 0
         power_BTK = jnp.where(some, jnp.sqrt(jnp.where(some, power_BTK, 1.0)), 0.0)
-    filters_KF = jnp.asarray(mel_filters(config), jnp.float32)
-    mel_BTF = jnp.einsum("btk,kf->btf", power_BTK, filters_KF, precision="highest")
+    if filters is None:
+        filters_KF = jnp.asarray(mel_filters(config), jnp.float32)
+        mel_BTF = jnp.einsum("btk,kf->btf", power_BTK, filters_KF, precision="highest")
+    else:
+        mel_BTF = jnp.einsum("btk,bkf->btf", power_BTK, filters, precision="highest")
     return _normed(_log(mel_BTF, valid, config), valid, config), valid
 
 

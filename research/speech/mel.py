@@ -48,6 +48,19 @@ def mel_to_hz(mel: Float[np.ndarray, "..."], scale: MelScale = "htk") -> Float[n
     return np.where(mel < _SLANEY_BREAK_MEL, mel * _SLANEY_HZ_PER_MEL, above)
 
 
+def mel_edges(
+    n_mels: int, low_hz: float, high_hz: float, scale: MelScale = "htk"
+) -> Float[np.ndarray, " F+2"]:
+    """Where triangles begin, peak and end, e_0 < ... < e_{F+1}, equally spaced in mel.
+
+    Example:
+        >>> mel_edges(2, 0.0, 200.0, "slaney").tolist()
+        [0.0, 1.0, 2.0, 3.0]
+    """
+    low, high = hz_to_mel(np.array([low_hz, high_hz]), scale)
+    return np.linspace(low, high, n_mels + 2)
+
+
 def triangular_filters(
     sample_rate: int,
     n_fft: int,
@@ -81,8 +94,7 @@ def triangular_filters(
         (129, 40)
     """
     frequencies = np.linspace(0.0, sample_rate / 2, n_fft // 2 + 1)[:, None]
-    low, high = hz_to_mel(np.array([low_hz, high_hz]), scale)
-    edges_mel = np.linspace(low, high, n_mels + 2)[None, :]
+    edges_mel = mel_edges(n_mels, low_hz, high_hz, scale)[None, :]
     edges_hz = mel_to_hz(edges_mel, scale)
     if scale == "kaldi":
         at, edges = hz_to_mel(frequencies, scale), edges_mel

@@ -55,6 +55,21 @@ def test_words_are_printed_with_their_times(directory, audio, capsys):
     assert lines[4:] == lines[:4]
 
 
+def test_long_audio_is_heard_in_chunks(directory, tmp_path, capsys):
+    """Three sentences in chunks of one and a half: words keep their places in the whole."""
+    spoken = sentence(TEXT)
+    soundfile.write(tmp_path / "long.wav", np.concatenate([spoken] * 3), RATE)
+    options = ["--chunk-seconds", "1.5", "--json"]
+    assert main([str(directory), str(tmp_path / "long.wav"), *options]) == 0
+    words = json.loads(capsys.readouterr().out)["words"]
+    assert [word["text"] for word in words] == 3 * TEXT.split()
+    firsts = [round(len(spoken) / RATE * i + LETTER, 3) for i in range(3)]
+    assert [word["start"] for word in words[::2]] == pytest.approx(firsts, abs=0.1)
+    with pytest.raises(SystemExit, match="2"):
+        main([str(directory), "long.wav", "--chunk-seconds", "-1"])
+    assert "seconds must be 0 or more" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("rate", [8000, 16_000, 44_100])
 def test_audio_of_any_rate_is_resampled(tmp_path, rate):
     seconds = np.arange(rate) / rate

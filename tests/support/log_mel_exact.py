@@ -3,6 +3,8 @@
 Shares nothing with `research.speech`: window, mel scale and edges are written down again.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 
@@ -68,13 +70,13 @@ def to_hz(mel: float, scale: str) -> float:
     return mel * 200 / 3 if mel < 15 else 1000 * 6.4 ** ((mel - 15) / 27)
 
 
-def filter_weights(config) -> np.ndarray:
-    """(F, K) by interpolation between the corners of each triangle."""
+def filter_weights(config, warp: Callable[[float], float] = float) -> np.ndarray:
+    """(F, K) by interpolation between the corners of each triangle, at warped frequencies."""
     top = config.sample_rate / 2 if config.high_hz is None else config.high_hz
     low, high = to_mel(config.low_hz, config.mel_scale), to_mel(top, config.mel_scale)
     mels = [low + (high - low) * i / (config.n_mels + 1) for i in range(config.n_mels + 2)]
     corners = [to_hz(mel, config.mel_scale) for mel in mels]
-    bins = [k * config.sample_rate / config.n_fft for k in range(config.n_fft // 2 + 1)]
+    bins = [warp(k * config.sample_rate / config.n_fft) for k in range(config.n_fft // 2 + 1)]
     rows = []
     for i in range(config.n_mels):
         if config.mel_scale == "kaldi":
@@ -87,7 +89,9 @@ def filter_weights(config) -> np.ndarray:
     return np.array(rows)
 
 
-def exact_log_mel(waveform: np.ndarray, config) -> np.ndarray:
+def exact_log_mel(
+    waveform: np.ndarray, config, warp: Callable[[float], float] = float
+) -> np.ndarray:
     """(T, F) of one utterance without padding."""
     signal = waveform.astype(np.float64) * config.scale
     if config.pre_emphasis_on == "signal":
@@ -95,7 +99,7 @@ def exact_log_mel(waveform: np.ndarray, config) -> np.ndarray:
             [x - config.pre_emphasis * signal[i - 1] if i else x for i, x in enumerate(signal)]
         )
     weights = np.array([window_at(i, config) for i in range(config.window)])
-    filters = filter_weights(config)
+    filters = filter_weights(config, warp)
     rows = []
     for start in frame_starts(len(signal), config):
         frame = np.array([sample_at(signal, start + i, config.edges) for i in range(config.window)])

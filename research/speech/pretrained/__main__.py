@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from rich.console import Console
 
 from research.errors import TrellisError
 from research.speech.pretrained import align, load, read_speech, transcribe
-from research.speech.pretrained.transcription import Transcript
+from research.speech.pretrained.transcription import CHUNK_SECONDS, Transcript
 
 _DESCRIPTION = """\
 Transcribe audio with a published CTC recogniser (wav2vec2, HuBERT, wav2vec2-BERT, Parakeet-CTC),
@@ -40,12 +41,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(stderr=True)
     try:
         checkpoint = load(options.directory, language=options.language)
+        chunks = {"chunk_seconds": options.chunk_seconds or None}
         for path in options.audio:
             waveform = read_speech(path, checkpoint.front_end.sample_rate)
             if options.text is None:
-                found = transcribe(checkpoint, waveform)
+                found = transcribe(checkpoint, waveform, **chunks)
             else:
-                found = align(checkpoint, waveform, options.text)
+                found = align(checkpoint, waveform, options.text, **chunks)
             print(_json(path, found) if options.json else _lines(path, found), flush=True)
     except TrellisError as error:
         console.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
@@ -74,8 +76,23 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--language", metavar="L", help="of a multilingual model (MMS), such as eng or deu"
     )
+    parser.add_argument(
+        "--chunk-seconds",
+        metavar="S",
+        type=_seconds,
+        default=CHUNK_SECONDS,
+        help="audio of more than twice this is heard in overlapping chunks of it "
+        "(default %(default)g); 0 hears everything at once",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object per file")
     return parser
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 <= seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"seconds must be 0 or more, but got {text}")
+    return seconds
 
 
 def _lines(path: Path, found: Transcript) -> str:
