@@ -1,4 +1,4 @@
-"""One CTC recogniser, trained on a corpus too large for memory, and the words it gets wrong.
+"""How many words does one recogniser, trained by CTC on hours of audio files, get wrong?
 
     python -m experiments.train_ctc prompts
     python -m experiments.train_ctc librispeech_100 --plan

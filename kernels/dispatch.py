@@ -153,10 +153,8 @@ class Operation:
         """Why an implementation cannot run; without a platform, why it can run on none."""
         if implementation not in self.modules:
             return f"there is none, only {' and '.join(self.modules)}"
-        if implementation == "triton":
-            reason = launch.unavailable(platform or "cpu")
-            if reason is not None:
-                return reason
+        if implementation == "triton" and (reason := launch.unavailable(platform or "cpu")):
+            return reason
         if implementation == "cudnn" and platform not in (None, "cuda"):
             return f"cuDNN runs on CUDA, not on {platform}"
         return self.load(implementation).refusal(*operands, **dict(call.static))
@@ -250,12 +248,9 @@ class Operation:
         primitive.def_impl(functools.partial(_eager, primitive))
         primitive.def_abstract_eval(functools.partial(_shapes, self, primitive))
         batching.primitive_batchers[primitive] = functools.partial(_fold, primitive, pinned)
-        for platform in ("default", "cpu", "cuda", "rocm", "tpu"):
-            rule = _lowering(functools.partial(_listed, definition, platform))
-            if platform == "default":
-                mlir.register_lowering(primitive, rule)
-            else:
-                mlir.register_lowering(primitive, rule, platform=platform)
+        for platform in (None, "cpu", "cuda", "rocm", "tpu"):
+            rule = _lowering(functools.partial(_listed, definition, platform or "default"))
+            mlir.register_lowering(primitive, rule, platform=platform)
         # JAX tells devices to custom_partitioning, which our lowering may contain, only on request.
         requests = importlib.import_module("jax._src.dispatch")
         requests.prim_requires_devices_during_lowering.add(primitive)

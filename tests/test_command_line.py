@@ -104,5 +104,5 @@ def test_interruption_says_how_to_go_on(number, capsys):
 
 def test_each_experiment_has_a_line():
     experiments = list_experiments()
-    assert set(experiments) == {"compare_optimizers", "compare_ctc"}
+    assert set(experiments) == {"compare_optimizers", "compare_ctc", "train_ctc"}
     assert all(line.endswith("?") for line in experiments.values())

@@ -1,5 +1,7 @@
 """The count of matrix products, against formulas and against XLA's own."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -73,13 +75,13 @@ def test_a_training_step_is_what_xla_counts_of_the_compiled_program():
     params = jax.eval_shape(encoder.init, jax.random.key(0), features, lengths)
 
     def loss(params, features, lengths, labels, paddings):
-        logits = encoder.apply(params, features, lengths)
+        logits: Any = encoder.apply(params, features, lengths)
         return ctc(logits, encoder.output_lengths(lengths), labels, paddings)
 
     step = jax.jit(jax.value_and_grad(loss))
     arguments = params, features, lengths, labels, paddings
     with compiled_in_haste():
-        analysis = step.lower(*arguments).compile().cost_analysis()
+        analysis: Any = step.lower(*arguments).compile().cost_analysis()
     counted = matrix_flops(step, *arguments)
     # XLA counts what is not a matrix product too.
     assert 0.85 < counted / analysis["flops"] <= 1.0

@@ -102,7 +102,7 @@ def count_too_long(
     """
     log_mel = front_end.log_mel
     samples = np.floor(corpus.seconds * log_mel.sample_rate).astype(int)
-    available = encoder.output_lengths(log_mel.frames(samples) // front_end.stack)
+    available = encoder.output_lengths(-(-log_mel.frames(samples) // front_end.stack))
     labels = [tokeniser.encode(text) for text in corpus.texts]
     # A blank must come between two equal labels.
     needed = [len(row) + sum(one == other for one, other in pairwise(row)) for row in labels]

@@ -77,7 +77,7 @@ def write_down(
         decoders: by name.
 
     Returns:
-        The transcripts of each decoder, in the order of the corpus.
+        The transcripts of each decoder, in the order of the corpus; single spaces between words.
     """
     said = [tokeniser.norm(text) for text in texts]
     made = {name: Transcripts(said, [""] * len(said)) for name in decoders}
@@ -86,7 +86,7 @@ def write_down(
         for name, decode in decoders.items():
             found = decode(logits, frames)[: len(batch.indices)]
             for index, labels in zip(batch.indices, found, strict=True):
-                made[name].heard[index] = tokeniser.decode(labels)
+                made[name].heard[index] = " ".join(tokeniser.decode(labels).split())
     return made
 
 

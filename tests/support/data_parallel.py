@@ -43,7 +43,8 @@ def main() -> None:
         state = mesh.on_each(recogniser.init(jax.random.key(0), batch), line)
         placed = mesh.split_rows(batch, line)
         if line is not None:
-            assert placed.waveforms.addressable_shards[0].data.shape == (2, 16_000)
+            shards = jax.tree.leaves(placed)[0].addressable_shards
+            assert {shard.data.shape for shard in shards} == {(2, 16_000)}
         state, metrics = jax.block_until_ready(recogniser.step(state, placed, key))
         assert len(jax.tree.leaves(state.params)[0].sharding.device_set) == len(devices)
         found.append((state, metrics))
