@@ -136,7 +136,7 @@ RECIPES = {
         ),
     ),
     "full": Recipe(
-        "some 200 hours on 2 cores, resumable; all objectives, encoders and three optimizers",
+        "some 350 hours on 2 cores, resumable; all objectives, encoders and three optimizers",
         Config(
             encoders=(
                 *("bilstm", "separable_conv", "pooled_conv", "conv_attention"),

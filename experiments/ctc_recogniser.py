@@ -11,11 +11,11 @@ from experiments.command_line import check_distinct, check_seeds
 from research import optimizers
 from research.errors import ConfigError
 from research.models.conformer import Conformer
+from research.objectives import registry
 from research.speech.presets import preset
 from research.speech.recogniser import FrontEnd, Recogniser, make_recogniser
 from research.speech.spec_augment import POLICIES
 from research.speech.tokenisers import CharacterTokeniser, SubwordTokeniser
-from research.speech.training import OBJECTIVES
 
 LOG_MEL = preset("kaldi")
 
@@ -52,17 +52,8 @@ class Config:
     """Blocks that predict too, for the objectives that need it."""
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     """Of the computation; parameters, logits and loss are float32."""
-    objective: Literal[
-        "ctc",
-        "label_smoothed_ctc",
-        "entropy_regularised_ctc",
-        "focal_ctc",
-        "prior_ctc",
-        "intermediate_ctc",
-        "self_conditioned_ctc",
-        "consistency_ctc",
-    ] = "ctc"
-    """What is minimised: a name in research.speech.training."""
+    objective: str = "ctc"
+    """What is minimised: a name in research.objectives.registry."""
     augment: tuple[Literal["speed", "gain", "noise", "mask"], ...] = ("speed", "mask")
     """Random changes of the training utterances."""
     policy: Literal["LB", "LD", "SM", "SS", "AlgoPerf"] = "AlgoPerf"
@@ -137,7 +128,7 @@ class Config:
                 f"intermediate must name distinct blocks in 1 to {self.layers - 1}; received "
                 f"{self.intermediate}."
             )
-        choice = OBJECTIVES[self.objective]
+        choice = registry.find(self.objective)
         if choice.intermediate and not self.intermediate:
             raise ConfigError(
                 f"{self.objective} needs blocks that predict too; received intermediate=(). Name "
@@ -170,7 +161,7 @@ def make_conformer(config: Config, classes: int) -> tuple[Conformer, FrontEnd]:
         size=config.taps,
         dropout=config.dropout,
         intermediate=config.intermediate,
-        self_conditioned=config.objective == "self_conditioned_ctc",
+        self_conditioned=registry.find(config.objective).self_conditioned,
         dtype=jnp.bfloat16 if config.precision == "bfloat16" else None,
     )
     return encoder, FrontEnd(LOG_MEL, stack=1, policy=POLICIES[config.policy])
@@ -184,13 +175,13 @@ def make_training(config: Config, classes: int) -> tuple[Recogniser, Conformer, 
     optimizer = optimizers.build_scheduled(entry, chosen, config.schedule, config.steps)
     optimizer = optax.chain(optax.clip_by_global_norm(config.clip_norm), optimizer)
     encoder, front_end = make_conformer(config, classes)
-    choice = OBJECTIVES[config.objective]
+    choice = registry.find(config.objective)
     recogniser = make_recogniser(
         encoder,
         front_end,
         optimizer,
         augment=config.augment,
-        objective=choice.objective,
+        objective=choice.loss,
         views=choice.views,
     )
     return recogniser, encoder, front_end

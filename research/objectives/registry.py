@@ -1,7 +1,7 @@
 """The objectives over label sequences by name, with what each asks of the encoder and of the batch.
 
-All are called in one way: ``find(name).loss(outputs, lengths, labels, label_paddings)``, with the
-weights of the papers.
+All are called in one way, with the weights of the papers:
+``find(name).loss(outputs, lengths, labels, label_paddings, blank_id=0)``.
 """
 
 from collections.abc import Callable, Mapping
@@ -33,7 +33,7 @@ class Objective(NamedTuple):
     """An entry of the registry.
 
     Attributes:
-        loss: (outputs, lengths, labels, label_paddings) -> scalar.
+        loss: (outputs, lengths, labels, label_paddings, *, blank_id) -> scalar.
         label: what people call it.
         source: the paper.
         views: how often each utterance passes the encoder in a step, and so what a step costs. With
@@ -55,6 +55,8 @@ def batch_prior_ctc(
     lengths: Int[Array, " B"],
     labels: Int[Array, "B N"],
     label_paddings: Paddings,
+    *,
+    blank_id: int = 0,
 ) -> Float[Array, ""]:
     """``prior_ctc`` with the mean posterior of the batch itself as the prior.
 
@@ -68,7 +70,9 @@ def batch_prior_ctc(
         True
     """
     mean = mean_posterior(jax.lax.stop_gradient(logits_of(outputs)), lengths)
-    return prior_ctc(outputs, lengths, labels, label_paddings, log_priors=jnp.log(mean))
+    return prior_ctc(
+        outputs, lengths, labels, label_paddings, log_priors=jnp.log(mean), blank_id=blank_id
+    )
 
 
 OBJECTIVES: Mapping[str, Objective] = {

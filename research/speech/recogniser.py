@@ -3,7 +3,7 @@
 Axis suffixes: B batch, S samples, T encoder frames, K classes.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -19,7 +19,6 @@ from research.objectives.ctc import ctc
 from research.objectives.ctc_terms import Outputs, logits_of, losses_of
 from research.speech.augment import add_noise, random_gain, speed_perturb
 from research.speech.decoding import greedy_decode
-from research.speech.error_rates import ErrorCounts, count_errors
 from research.speech.features import log_mel, normalise_features, stack_frames
 from research.speech.log_mel_config import LogMel
 from research.speech.spec_augment import SpecAugment, spec_augment
@@ -192,35 +191,6 @@ def references(batch: StringBatch) -> list[list[int]]:
     """The labels of a batch as lists, without padding."""
     labels, paddings = np.asarray(batch.labels), np.asarray(batch.label_paddings)
     return [row[padding == 0].tolist() for row, padding in zip(labels, paddings, strict=True)]
-
-
-class Recognition(NamedTuple):
-    """What a recogniser made of a set of strings."""
-
-    references: list[list[int]]
-    hypotheses: list[list[int]]
-    errors: list[ErrorCounts]
-    loss: float
-
-
-def recognise(
-    recogniser: Recogniser, params: Any, batches: Iterable[StringBatch], count: int
-) -> Recognition:
-    """Transcribe the first ``count`` strings and count their errors.
-
-    The batches have one shape, so the last may hold more strings than are asked for. The loss is
-    the mean over whole batches.
-    """
-    said: list[list[int]] = []
-    heard: list[list[int]] = []
-    losses = []
-    for batch in batches:
-        output = recogniser.evaluate(params, batch)
-        said += references(batch)
-        heard += transcribe(output.logits, output.frames)
-        losses.append(output.loss)
-    said, heard = said[:count], heard[:count]
-    return Recognition(said, heard, count_errors(said, heard), float(np.mean(losses)))
 
 
 def example_arrays(

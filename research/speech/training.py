@@ -1,55 +1,19 @@
-"""Training of one recogniser: objectives by name, its tokeniser on disk, texts that do not fit."""
+"""Training of one recogniser: its tokeniser on disk, texts that do not fit."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
 
 from research.data.utterances import Corpus
 from research.errors import DataError, RunError
-from research.objectives import ctc as single
-from research.objectives import ctc_auxiliary as auxiliary
-from research.objectives.ctc_terms import logits_of
 from research.speech.recogniser import FrontEnd
 from research.speech.tokenisers import CharacterTokeniser, SubwordTokeniser, load_tokeniser
 
 AnyTokeniser = CharacterTokeniser | SubwordTokeniser
-
-
-class Choice(NamedTuple):
-    """An objective as ``make_recogniser`` takes it, and what it needs."""
-
-    objective: Callable[..., Float[Array, ""]]
-    views: int = 1
-    intermediate: bool = False
-
-
-def batch_prior_ctc(outputs, lengths, labels, label_paddings, *, blank_id=0) -> Float[Array, ""]:
-    """``prior_ctc`` with the mean posterior of the batch at hand as the prior."""
-    prior = single.mean_posterior(jax.lax.stop_gradient(logits_of(outputs)), lengths)
-    log_priors = jnp.log(prior)
-    return single.prior_ctc(
-        outputs, lengths, labels, label_paddings, log_priors=log_priors, blank_id=blank_id
-    )
-
-
-OBJECTIVES: Mapping[str, Choice] = {
-    "ctc": Choice(single.ctc),
-    "label_smoothed_ctc": Choice(single.label_smoothed_ctc),
-    "entropy_regularised_ctc": Choice(single.entropy_regularised_ctc),
-    "focal_ctc": Choice(single.focal_ctc),
-    "prior_ctc": Choice(batch_prior_ctc),
-    "intermediate_ctc": Choice(auxiliary.intermediate_ctc, intermediate=True),
-    "self_conditioned_ctc": Choice(auxiliary.self_conditioned_ctc, intermediate=True),
-    "consistency_ctc": Choice(auxiliary.consistency_ctc, views=2),
-}
-"""Objectives of training by name."""
 
 
 def keep_tokeniser(

@@ -23,9 +23,9 @@ from experiments.train_ctc import RECIPES, TrainOptions
 from research import checkpoint, mesh
 from research.data.digit_strings import StringBatch
 from research.errors import ConfigError, DataError, RunError
+from research.objectives.registry import OBJECTIVES
 from research.report import render
 from research.runlog import read_run
-from research.speech.training import OBJECTIVES
 
 FULL = RECIPES["librispeech_100"].config
 # The recipe itself but for its size: two blocks, a few labels, seconds instead of minutes.

@@ -11,10 +11,11 @@ from research.errors import DataError, RunError
 from research.models.conformer import Conformer
 from research.objectives.ctc import ctc
 from research.objectives.ctc_terms import EncoderOutput
+from research.objectives.registry import OBJECTIVES
 from research.speech.log_mel_config import LogMel
 from research.speech.recogniser import FrontEnd, Output, make_recogniser
 from research.speech.tokenisers import CharacterTokeniser
-from research.speech.training import OBJECTIVES, count_too_long, keep_tokeniser
+from research.speech.training import count_too_long, keep_tokeniser
 from research.speech.training_plan import Plan
 
 ONE, OTHER = CharacterTokeniser("ab"), CharacterTokeniser("ba")
@@ -71,7 +72,7 @@ def test_objectives_by_name_take_what_an_encoder_gives(name):
     logits = jax.random.normal(jax.random.key(0), (2, 6, 4))
     outputs = EncoderOutput(logits, (logits,)) if OBJECTIVES[name].intermediate else logits
     labels = jnp.array([[1, 2], [3, 1]])
-    value = OBJECTIVES[name].objective(outputs, jnp.array([6, 5]), labels, jnp.zeros((2, 2)))
+    value = OBJECTIVES[name].loss(outputs, jnp.array([6, 5]), labels, jnp.zeros((2, 2)))
     assert bool(jnp.isfinite(value))
     assert value.shape == ()
 
