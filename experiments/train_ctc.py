@@ -331,7 +331,9 @@ def train_and_test(
     }
     progress.start(TRIAL, config.steps)
     try:
-        result, status = test(session, train(session, run_, progress).params, run_), "finished"
+        params = train(session, run_, progress).params
+        progress.say("Trained. Decoding the validation parts to choose a weight, then the tests.")
+        result, status = test(session, params, run_), "finished"
     except Diverged as divergence:
         result = {"diverged_at": divergence.step, "steps": config.steps}
         status = "diverged"
