@@ -54,14 +54,13 @@ def plan_training(
     """
     rows = max(1, int(batch_seconds / longest))
     samples, labels = math.ceil(longest * sample_rate), math.ceil(5 * longest)
-    shapes: Any = StringBatch._make(
-        [
-            jax.ShapeDtypeStruct((rows, samples), jnp.float32),
-            jax.ShapeDtypeStruct((rows,), jnp.int32),
-            jax.ShapeDtypeStruct((rows, labels), jnp.int32),
-            jax.ShapeDtypeStruct((rows, labels), jnp.float32),
-        ]
-    )
+    kinds: list[Any] = [
+        jax.ShapeDtypeStruct((rows, samples), jnp.float32),
+        jax.ShapeDtypeStruct((rows,), jnp.int32),
+        jax.ShapeDtypeStruct((rows, labels), jnp.int32),
+        jax.ShapeDtypeStruct((rows, labels), jnp.float32),
+    ]
+    shapes = StringBatch(*kinds)
     key = jax.eval_shape(lambda: jax.random.key(0))
     state = jax.eval_shape(recogniser.init, key, shapes)
     sizes = jax.tree.map(lambda leaf: math.prod(leaf.shape), state)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -223,13 +224,9 @@ def test_the_plan_states_the_cost_without_data(capsys, tmp_path):
 
 def batch_of(rows: int, seconds: float, labels: int):
     samples = round(16_000 * seconds)
-    kinds = [
-        ((rows, samples), "f4"),
-        ((rows,), "i4"),
-        ((rows, labels), "i4"),
-        ((rows, labels), "f4"),
-    ]
-    return StringBatch._make(jax.ShapeDtypeStruct(*kind) for kind in kinds)
+    shapes = (rows, samples), (rows,), (rows, labels), (rows, labels)
+    kinds: Any = map(jax.ShapeDtypeStruct, shapes, ("f4", "i4", "i4", "f4"))
+    return StringBatch(*kinds)
 
 
 def test_a_step_of_full_size_has_the_right_shapes():

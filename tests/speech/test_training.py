@@ -1,3 +1,5 @@
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -97,8 +99,8 @@ def test_a_second_view_and_a_blank_elsewhere_reach_the_objective():
         views=2, blank_id=4,
     )  # fmt: skip
     shapes = (3, 4000), (3,), (3, 6), (3, 6)
-    kinds = zip(shapes, ("f4", "i4", "i4", "f4"), strict=True)
-    batch = StringBatch._make(jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in kinds)
+    kinds: Any = map(jax.ShapeDtypeStruct, shapes, ("f4", "i4", "i4", "f4"))
+    batch = StringBatch(*kinds)
     state = jax.eval_shape(recogniser.init, jax.random.key(0), batch)
     jax.eval_shape(recogniser.step, state, batch, jax.random.key(0))
     assert seen == {"rows": 6, "labels": (6, 6), "blank": 4}
