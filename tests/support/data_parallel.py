@@ -45,10 +45,12 @@ def main() -> None:
         if line is not None:
             shards = jax.tree.leaves(placed)[0].addressable_shards
             assert {shard.data.shape for shard in shards} == {(2, 16_000)}
+        logits = np.asarray(recogniser.evaluate(state.params, placed).logits)
         state, metrics = jax.block_until_ready(recogniser.step(state, placed, key))
         assert len(jax.tree.leaves(state.params)[0].sharding.device_set) == len(devices)
-        found.append((state, metrics))
-    (several, metrics), (one, expected) = found
+        found.append((state, metrics, logits))
+    (several, metrics, heard), (one, expected, heard_by_one) = found
+    np.testing.assert_allclose(heard, heard_by_one, atol=1e-4)
     np.testing.assert_allclose(metrics["loss"], expected["loss"], rtol=1e-5)
     np.testing.assert_allclose(metrics["gradient_norm"], expected["gradient_norm"], rtol=1e-4)
     # Adam's first update is the gradient's sign, noise where that is zero: compare the moments.
