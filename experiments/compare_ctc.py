@@ -125,7 +125,7 @@ class Config:
 RECIPES = {
     "quick": Recipe("4 minutes on 2 cores; two objectives, one unseen speaker", Config()),
     "standard": Recipe(
-        "an hour on 2 cores with FSDD; four objectives, every speaker unseen in turn",
+        "35 minutes on 2 cores with FSDD; four objectives, every speaker unseen in turn",
         Config(
             objectives=("ctc", "label_smoothed_ctc", "intermediate_ctc", "consistency_ctc"),
             test_speakers=(EACH,),

@@ -87,8 +87,9 @@ def test_a_fingerprint_is_that_of_the_material_and_of_nothing_else():
     ],
 )
 def test_a_part_that_does_not_exist_is_refused(arguments, message):
+    corpus, test, validated_on = arguments
     with pytest.raises(ConfigError, match=message):
-        digit_material(*arguments, None)
+        digit_material(corpus, test, validated_on, None)
 
 
 @pytest.mark.parametrize("name", ["fsdd/bilstm/ctc", "fsdd/bilsm/ctc/ann", "fsdd/bilstm/cct/ann"])
