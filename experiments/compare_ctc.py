@@ -33,11 +33,12 @@ from research.sweep import Cell, Plan, Row, Task, Training, open_backend, run_ce
 
 EACH, LAST = "each", "last"
 
+# A training takes minutes: nothing is gained by several in one call.
+_PLAN = Plan("scan")
+
 # Hyperparameters as the papers have them, and of these the ones that few trials can tune, in ranges
 # that suit networks of this size. Other optimizers are tuned over their whole space.
 _VERSION = 1
-# A training takes minutes: nothing is gained by several in one call.
-_PLAN = Plan("scan")
 SPACES: Mapping[str, Mapping[str, Range]] = {
     "adam": {"learning_rate": Range(1e-3, 1e-2)},
     "adamw": {"learning_rate": Range(1e-3, 1e-2), "weight_decay": Range(1e-3, 1e-1)},
