@@ -50,4 +50,4 @@ def test_ratios_are_to_the_first(monkeypatch, capsys):
 def test_a_wrong_request_says_what_there_is(wrong, capsys):
     with pytest.raises(SystemExit):
         bench_encoders.main(wrong)
-    assert "separable_conv, deep_speech2" in capsys.readouterr().err
+    assert "separable_conv, pooled_conv" in capsys.readouterr().err
