@@ -124,7 +124,7 @@ class Config:
 
 
 RECIPES = {
-    "quick": Recipe("4 minutes on 2 cores; two objectives, one unseen speaker", Config()),
+    "quick": Recipe("3 minutes on 2 cores; two objectives, one unseen speaker", Config()),
     "standard": Recipe(
         "35 minutes on 2 cores with FSDD; four objectives, every speaker unseen in turn",
         Config(
