@@ -1,16 +1,14 @@
 """The CTC study: known truths are found, blanks stay blank, nothing diverged is dropped."""
 
-import copy
 import dataclasses
 import functools
 import json
 
 import numpy as np
 import pytest
-from speech_rows import Study, Truth, rows_of, timings_of, write_study
+from speech_rows import ONE, Study, Truth, changed, rows_of, timings_of, write_study
 
 from research import stats
-from research.errors import RunError
 from research.report import render
 from research.report.speech import exports, tables
 from research.report.speech.costs import read_costs
@@ -21,8 +19,6 @@ from research.report.speech.verdict import verdict
 from research.runlog import read_run
 
 STUDY = Study()
-ONE = Study(truths={"ctc": Truth(), "prior_ctc": Truth(error=0.2)}, encoders={"bilstm": 0.0},
-            strings=20, trials=3)  # fmt: skip
 
 pytestmark = pytest.mark.usefixtures("unpainted")
 
@@ -82,15 +78,6 @@ def rate(row, decoder="greedy"):
     counts = row["result"]["details"]["decoders"][decoder]
     edits = sum(sum(counts[kind]) for kind in ("substitutions", "deletions", "insertions"))
     return edits / sum(counts["labels"])
-
-
-def changed(study, change):
-    """The rows of a study, each final one changed in place."""
-    made = copy.deepcopy(rows_of(study))
-    for row in made:
-        if row["settings"]["phase"] == "final":
-            change(row)
-    return made
 
 
 def without(study, gone):
@@ -395,68 +382,6 @@ def test_optimizers_are_systems_of_their_own(analyse):
     made = item.outcomes[system("prior_ctc", "bilstm", "adam@constant")]
     assert item.design.baseline(made.system) == system("ctc", "bilstm", "adam@constant")
     assert "by Adam (constant)" in item.verdict
-
-
-def no_details(row):
-    del row["result"]["details"]
-
-
-def short_column(row):
-    row["result"]["details"]["decoders"]["greedy"]["deletions"].pop()
-
-
-def negative_count(row):
-    row["result"]["details"]["decoders"]["greedy"]["deletions"][0] = -1
-
-
-def other_strings_by_beam(row):
-    row["result"]["details"]["decoders"]["beam"]["labels"][0] += 1
-
-
-def no_labels(row):
-    for found in row["result"]["details"]["decoders"].values():
-        found["labels"] = [0] * len(found["labels"])
-
-
-def small_confusion(row):
-    row["result"]["details"]["confusion"] = [[1]]
-
-
-def text_for_a_number(row):
-    row["result"]["details"]["entropy"] = "low"
-
-
-def unfinished_bins(row):
-    row["result"]["details"]["reliability"]["accuracy"].pop()
-
-
-def other_workload(row):
-    row["settings"]["workload"] = "fsdd/ctc"
-
-
-def other_test_strings(row):
-    for found in row["result"]["details"]["decoders"].values():
-        found["labels"][0] += row["settings"]["workload"].count("prior")
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [no_details, short_column, negative_count, other_strings_by_beam, no_labels, small_confusion,
-     text_for_a_number, unfinished_bins, other_workload, other_test_strings],
-)  # fmt: skip
-def test_a_damaged_row_is_named(tmp_path, damage):
-    rows = changed(ONE, damage)
-    path = write_study(tmp_path / "quick", ONE, rows=rows, examples={})
-    with pytest.raises(RunError, match=r"row '[0-9a-f]{16}' of"):
-        render(read_run(path))
-
-
-def test_two_trainings_of_one_speaker_and_seed_are_an_error(tmp_path):
-    rows = rows_of(ONE)
-    again = next(row for row in rows if row["settings"]["phase"] == "final") | {"key": "ab" * 8}
-    path = write_study(tmp_path / "quick", ONE, rows=[*rows, again], examples={})
-    with pytest.raises(RunError, match=r"abababab.* one system, speaker and seed"):
-        render(read_run(path))
 
 
 def test_the_figures_are_there(tmp_path):

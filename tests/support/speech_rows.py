@@ -5,6 +5,7 @@ do to all systems alike; most of the chance is shared, so that systems make erro
 labels and differ in pairs.
 """
 
+import copy
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
@@ -342,3 +343,17 @@ def _row(training: Training, score: float, diverged: bool) -> dict[str, Any]:
     status = "diverged" if diverged else "finished"
     return {"key": training.key(), "status": status, "settings": training.settings(),
             "result": result}  # fmt: skip
+
+
+# Small: one encoder, two objectives.
+ONE = Study(truths={"ctc": Truth(), "prior_ctc": Truth(error=0.2)}, encoders={"bilstm": 0.0},
+            strings=20, trials=3)  # fmt: skip
+
+
+def changed(study, change):
+    """The rows of a study, each final one changed in place."""
+    made = copy.deepcopy(rows_of(study))
+    for row in made:
+        if row["settings"]["phase"] == "final":
+            change(row)
+    return made
