@@ -60,8 +60,8 @@ def batch_prior_ctc(
 ) -> Float[Array, ""]:
     """``prior_ctc`` with the mean posterior of the batch itself as the prior.
 
-    The authors take that of the epoch before; with batches of many utterances it is much the same,
-    and nothing has to be kept between steps.
+    The authors take that of the epoch before. A batch's own is noisier, and needs nothing kept
+    between steps.
 
     Example:
         >>> args = jnp.zeros((1, 4, 3)), jnp.array([4]), jnp.array([[1, 2]]), jnp.zeros((1, 2))

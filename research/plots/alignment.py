@@ -87,8 +87,8 @@ def alignment_figures(heard: Sequence[Heard], *, names: Sequence[str], blank_id:
     for column, item in enumerate(heard):
         axes: list[Axes] = list(grid[:, column])
         axes[0].set_title(item.title, pad=4 if waves else 20)
-        if waves:
-            _waveform(axes[0], item)
+        if waves and item.waveform is not None:
+            draw_waveform(axes[0], item.waveform, item.sample_rate)
         _spectrogram(axes[-2], item, names, blank_id)
         _posterior_panel(axes[-1], item, names, blank_id)
         axes[-1].set_xlabel("time (s)")
@@ -140,14 +140,15 @@ def label_spans(alignment: Int[np.ndarray, "U"], blank_id: int = 0) -> list[tupl
     ]
 
 
-def _posteriors(
+def draw_posteriors(
     axes: Axes,
-    posteriors: np.ndarray,
+    posteriors: Float[np.ndarray, "U K"],
     reference: set[int],
     frame_seconds: float,
     names: Sequence[str],
     blank_id: int,
 ) -> None:
+    """Probabilities over time: grey the blank, blue what was said, orange what was not."""
     centres = (np.arange(len(posteriors)) + 0.5) * frame_seconds
     axes.plot(centres, posteriors[:, blank_id], color=style.RULE, linewidth=1.0)
     axes.annotate(
@@ -173,13 +174,13 @@ def _posteriors(
                 )  # fmt: skip
 
 
-def _waveform(axes: Axes, item: Heard) -> None:
-    assert item.waveform is not None
-    samples = np.asarray(item.waveform, dtype=float)
+def draw_waveform(axes: Axes, waveform: Float[np.ndarray, " S"], sample_rate: float) -> None:
+    """Its envelope, without axes."""
+    samples = np.asarray(waveform, dtype=float)
     # The range of every few samples: what a plot of all of them would show at this width.
     step = max(1, samples.size // 1200)
     whole = samples[: samples.size // step * step].reshape(-1, step)
-    times = (np.arange(len(whole)) + 0.5) * step / item.sample_rate
+    times = (np.arange(len(whole)) + 0.5) * step / sample_rate
     low, high = whole.min(axis=1), whole.max(axis=1)
     axes.fill_between(times, low, high, color=style.QUIET, linewidth=0.3)
     axes.set_axis_off()
@@ -220,4 +221,4 @@ def _posterior_panel(axes: Axes, item: Heard, names: Sequence[str], blank_id: in
         axes.axvspan(start * item.frame_seconds, stop * item.frame_seconds, color=_SPAN,
                      alpha=0.16, linewidth=0)  # fmt: skip
     said = set(item.alignment.tolist())
-    _posteriors(axes, np.exp(item.log_posteriors), said, item.frame_seconds, names, blank_id)
+    draw_posteriors(axes, np.exp(item.log_posteriors), said, item.frame_seconds, names, blank_id)

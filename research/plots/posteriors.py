@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from research.plots import style
+from research.plots.alignment import draw_posteriors, draw_waveform
 
 _SAID = "#0072B2"
-_OTHER = "#D55E00"
 _SHADE = 0.10
 
 
@@ -47,7 +47,7 @@ def front_ends(
     grid = figure.add_gridspec(rows + 1, 2, height_ratios=(0.8, *[1.0] * rows))
     seconds = len(waveform) / sample_rate
     top = figure.add_subplot(grid[0, :])
-    _waveform(top, waveform, sample_rate)
+    draw_waveform(top, waveform, sample_rate)
     top.set_xlim(0, seconds)
     top.set_title("waveform")
     for number, (name, (features, hop)) in enumerate(spectrograms.items()):
@@ -80,7 +80,7 @@ def front_ends(
 
 
 @style.styled
-def posterior_rows(
+def recogniser_rows(
     log_posteriors: Mapping[str, Float[np.ndarray, "U K"]],
     *,
     frame_seconds: float,
@@ -113,8 +113,8 @@ def posterior_rows(
                 axes.axvspan(begin, end, color=_SAID, alpha=_SHADE, linewidth=0)
                 if number == 0:
                     _above(axes, (begin + end) / 2, names[label])
-        _classes(axes, np.exp(row), frame_seconds, names, set(labels), blank_id)
-        axes.set_ylim(0, 1.12)
+        draw_posteriors(axes, np.exp(row), set(labels), frame_seconds, names, blank_id)
+        axes.set_ylim(0, 1.2)
         axes.set_yticks([0, 1])
         axes.set_xlim(0, len(row) * frame_seconds)
         axes.set_ylabel(name, rotation=0, ha="right", va="center", color=style.INK)
@@ -152,7 +152,7 @@ def boundary_rows(
     figure = style.new_figure(1.5 + 0.3 * len(aligned))
     heights = (1.0, 0.28 * len(aligned))
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=heights)
-    _waveform(top, waveform, sample_rate)
+    draw_waveform(top, waveform, sample_rate)
     for (begin, end), word in zip(reference, words, strict=True):
         for axes in (top, bottom):
             axes.axvspan(begin, end, color=_SAID, alpha=_SHADE, linewidth=0)
@@ -184,19 +184,6 @@ def span_seconds(spans: Int[np.ndarray, "N 2"], frame_seconds: float) -> Float[n
     return np.asarray(spans, np.float64) * frame_seconds
 
 
-def _waveform(axes: Axes, waveform: np.ndarray, sample_rate: int) -> None:
-    """The envelope in so many columns that no peak is lost."""
-    columns = min(2000, len(waveform))
-    size = -(-len(waveform) // columns)
-    padded = np.pad(waveform, (0, -len(waveform) % size)).reshape(-1, size)
-    times = (np.arange(len(padded)) + 0.5) * size / sample_rate
-    axes.fill_between(
-        times, padded.min(axis=1), padded.max(axis=1), color=style.INK, linewidth=0.4, alpha=0.85
-    )
-    axes.set_yticks([])
-    axes.spines["left"].set_visible(False)
-
-
 def _above(axes: Axes, x: float, text: str) -> None:
     axes.annotate(
         text,
@@ -209,33 +196,3 @@ def _above(axes: Axes, x: float, text: str) -> None:
         fontsize=9,
         color=_SAID,
     )
-
-
-def _classes(
-    axes: Axes,
-    posteriors: np.ndarray,
-    frame_seconds: float,
-    names: Sequence[str],
-    said: set[int],
-    blank_id: int,
-) -> None:
-    centres = (np.arange(len(posteriors)) + 0.5) * frame_seconds
-    axes.plot(centres, posteriors[:, blank_id], color=style.RULE, linewidth=1.0)
-    for k in range(posteriors.shape[1]):
-        if k == blank_id or posteriors[:, k].max() < 0.05:
-            continue
-        colour = _SAID if k in said else _OTHER
-        axes.plot(centres, posteriors[:, k], color=colour, linewidth=1.1)
-        axes.fill_between(centres, 0, posteriors[:, k], color=colour, alpha=0.2, linewidth=0)
-        if k not in said and posteriors[:, k].max() >= 0.25:
-            peak = int(np.argmax(posteriors[:, k]))
-            axes.annotate(
-                names[k],
-                xy=(centres[peak], posteriors[peak, k]),
-                xytext=(3, -1),
-                textcoords="offset points",
-                ha="left",
-                va="top",
-                fontsize=7.5,
-                color=colour,
-            )

@@ -25,6 +25,7 @@ from research.speech.diagnostics import (
 from research.speech.error_rates import confusion_counts, correct_symbols, count_errors
 from research.speech.features import log_mel
 from research.speech.material import Material
+from research.speech.recogniser import numbered
 from research.workloads.workload import Batch, Examination
 
 BEAM_WIDTH = 16
@@ -193,14 +194,15 @@ def _example_arrays(material: Material, shown, said, heard, numbers, aligned):
     for i, row in enumerate(shown):
         waveform = material.waveforms[row]
         mel, _ = log_mel(jnp.asarray(waveform)[None], jnp.array([len(waveform)]), config)
-        arrays |= {
-            f"waveform_{i}": np.asarray(waveform, np.float32),
-            f"log_mel_{i}": np.asarray(mel[0]),
-            f"log_posteriors_{i}": log_probs[row, : frames[row]],
-            f"labels_{i}": np.array(said[row], np.int32),
-            f"hypothesis_{i}": np.array(heard[row], np.int32),
-            f"alignment_{i}": paths[row, : frames[row]],
-        }
-        if material.spans is not None:
-            arrays[f"boundaries_{i}"] = np.asarray(material.spans[row, : len(said[row])])
+        spans = None if material.spans is None else material.spans[row, : len(said[row])]
+        arrays |= numbered(
+            i,
+            waveform=np.asarray(waveform, np.float32),
+            log_mel=np.asarray(mel[0]),
+            log_posteriors=log_probs[row, : frames[row]],
+            labels=np.array(said[row], np.int32),
+            hypothesis=np.array(heard[row], np.int32),
+            alignment=paths[row, : frames[row]],
+            boundaries=spans,
+        )
     return arrays

@@ -218,13 +218,40 @@ def example_arrays(
         "frame_seconds": np.array(recogniser.frame_seconds),
     }
     for i in range(min(count, len(labels))):
-        posteriors = log_posteriors[i, : int(frames[i])]
-        arrays |= {
-            f"waveform_{i}": batch.waveforms[i, : batch.lengths[i]],
-            f"log_mel_{i}": spectrograms[i, : mel_frames[i]],
-            f"log_posteriors_{i}": posteriors,
-            f"labels_{i}": np.array(labels[i], np.int32),
-            f"hypothesis_{i}": np.array(hypotheses[i], np.int32),
-            f"alignment_{i}": alignments[i, : int(frames[i])],
-        }
+        arrays |= numbered(
+            i,
+            waveform=batch.waveforms[i, : batch.lengths[i]],
+            log_mel=spectrograms[i, : mel_frames[i]],
+            log_posteriors=log_posteriors[i, : int(frames[i])],
+            labels=np.array(labels[i], np.int32),
+            hypothesis=np.array(hypotheses[i], np.int32),
+            alignment=alignments[i, : int(frames[i])],
+        )
     return arrays
+
+
+def numbered(
+    i: int,
+    *,
+    waveform: Float[np.ndarray, " S"],
+    log_mel: Float[np.ndarray, "T F"],
+    log_posteriors: Float[np.ndarray, "U K"],
+    labels: Int[np.ndarray, " N"],
+    hypothesis: Int[np.ndarray, " M"],
+    alignment: Int[np.ndarray, " U"],
+    boundaries: Float[np.ndarray, "N 2"] | None = None,
+) -> dict[str, np.ndarray]:
+    """The arrays of the i-th utterance of an examples file, by the names they have there.
+
+    Boundaries are begins and ends of the labels in seconds, where somebody knows them.
+    """
+    known = {} if boundaries is None else {"boundaries": boundaries}
+    arrays = {
+        "waveform": waveform,
+        "log_mel": log_mel,
+        "log_posteriors": log_posteriors,
+        "labels": labels,
+        "hypothesis": hypothesis,
+        "alignment": alignment,
+    }
+    return {f"{name}_{i}": np.asarray(array) for name, array in (arrays | known).items()}

@@ -29,7 +29,7 @@ def texts(axes):
 
 def draw_rows():
     rows = {"sure": log_posteriors([0, 1, 0, 2, 2]), "wrong": log_posteriors([0, 3, 0, 2, 0])}
-    return posteriors.posterior_rows(
+    return posteriors.recogniser_rows(
         rows,
         frame_seconds=0.2,
         names=NAMES,
@@ -58,8 +58,9 @@ def test_every_row_is_shaded_where_its_labels_were_said():
     for axes in (first, second):
         np.testing.assert_allclose(shades(axes), SPANS)
         assert axes.get_xlim() == (0.0, 1.0)
-    assert texts(first) == ["a", "b", "a b"]
-    assert texts(second) == ["c", "c b"]  # a label that was not said is named where it is heard
+    # Above the row where each was said, then where it is heard, then the transcript.
+    assert texts(first) == ["a", "b", "blank", "a", "b", "a b"]
+    assert texts(second) == ["blank", "b", "c", "c b"]
 
 
 def test_aligned_words_lie_in_seconds():
