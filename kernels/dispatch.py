@@ -21,15 +21,15 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-from kernels import launch
+from kernels import launch, varying
 from kernels.rows import by_rows
 
 IMPLEMENTATIONS = ("xla", "triton", "cudnn")
 PREFERRED = {"cuda": ("cudnn", "triton", "xla")}
+_NO_MESH = jax.sharding.AbstractMesh((), ())
 operations_by_primitive: dict[Primitive, "Operation"] = {}
 
 
@@ -102,10 +102,15 @@ class Operation:
         self.preferred = preferred
         self.outputs, self.saves = outputs, saves
         self._definitions: dict[Primitive, Callable] = {}
-        self._forward_p = self._primitive(name, self._forward, self._pin_first)
-        self._saving_p = self._primitive(f"{name}_saving", self._saving, self._pin_first)
-        self._tangent_p = self._primitive(f"{name}_tangent", self._tangent, self._pin_moving)
-        self._gradient_p = self._primitive(f"{name}_gradient", self._gradient, self._pin_wanted)
+        first = self._traced_shapes, self._pin_first
+        self._forward_p = self._primitive(name, self._forward, *first)
+        self._saving_p = self._primitive(f"{name}_saving", self._saving, *first)
+        self._tangent_p = self._primitive(
+            f"{name}_tangent", self._tangent, self._tangent_shapes, self._pin_moving
+        )
+        self._gradient_p = self._primitive(
+            f"{name}_gradient", self._gradient, self._gradient_shapes, self._pin_wanted
+        )
         ad.primitive_jvps[self._forward_p] = functools.partial(self._forward_jvp, saves=False)
         ad.primitive_jvps[self._saving_p] = functools.partial(self._forward_jvp, saves=True)
         ad.primitive_transposes[self._tangent_p] = self._tangent_transpose
@@ -134,9 +139,7 @@ class Operation:
                     f"{reason}. implementation=None picks one that can."
                 )
         arrays = [jnp.asarray(operand) for operand in operands if operand is not None]
-        varying = frozenset().union(*(_varying(array) for array in arrays))
-        arrays = [_made_varying(array, varying) for array in arrays]
-        return tuple(self._forward_p.bind(*arrays, call=call))
+        return tuple(self._forward_p.bind(*varying.alike(arrays), call=call))
 
     # ------------------------------------------------------------------ Choice
 
@@ -179,44 +182,41 @@ class Operation:
 
     def traced(self, primitive: Primitive, *avals: Any, **parameters: Any) -> Any:
         """What XLA computes for one of the primitives, as a closed jaxpr."""
-        function = functools.partial(_listed, self._definitions[primitive], "", **parameters)
-        return jax.make_jaxpr(function)(*map(_invarying, avals))
+        shapes = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in avals]
+        with jax.sharding.use_abstract_mesh(_NO_MESH):
+            return _in_xla(self._definitions[primitive], _frozen(parameters)).trace(*shapes).jaxpr
 
     # ------------------------------------------------------------------ The computations
 
-    def _implementation(self, platform: str, call: Call, operands: Sequence[Any]):
-        """The one that runs on a platform; ``""`` is for shapes alone."""
-        return self.load(self.choose(platform, call, operands) if platform else "xla")
-
-    def _forward(self, platform: str, *arrays: Any, call: Call) -> tuple:
+    def _forward(self, implementation: str, *arrays: Any, call: Call) -> tuple:
         operands = call.place(arrays)
-        implementation = self._implementation(platform, call, operands)
-        return implementation.forward(*operands, **dict(call.static))
+        return self.load(implementation).forward(*operands, **dict(call.static))
 
-    def _saving(self, platform: str, *arrays: Any, call: Call) -> tuple:
-        operands = call.place(arrays)
-        implementation = self._implementation(platform, call, operands)
-        assert implementation.saving is not None
-        outputs, saved = implementation.saving(*operands, **dict(call.static))
+    def _saving(self, implementation: str, *arrays: Any, call: Call) -> tuple:
+        saving = self.load(implementation).saving
+        assert saving is not None
+        outputs, saved = saving(*call.place(arrays), **dict(call.static))
         return (*outputs, *saved)
 
-    def _tangent(self, platform: str, *arrays: Any, call: Call, moving: tuple[bool, ...]) -> tuple:
-        del platform  # forward mode is XLA's everywhere
+    def _tangent(
+        self, implementation: str, *arrays: Any, call: Call, moving: tuple[bool, ...]
+    ) -> tuple:
+        del implementation  # forward mode is XLA's everywhere
         primals, tangents = arrays[: call.operands], arrays[len(arrays) - sum(moving) :]
         function, start = self._of_some(call, primals, moving)
         return jax.jvp(function, start, list(tangents))[1]
 
-    def _gradient(self, platform: str, *arrays: Any, call: Call, wanted: tuple[bool, ...]) -> tuple:
+    def _gradient(
+        self, implementation: str, *arrays: Any, call: Call, wanted: tuple[bool, ...]
+    ) -> tuple:
         primals, rest = arrays[: call.operands], arrays[call.operands :]
-        operands = call.place(primals)
         saved, cotangents = rest[: len(rest) - self.outputs], rest[len(rest) - self.outputs :]
-        implementation = self._implementation(platform, call, operands)
-        if implementation.gradient is None:
+        gradient = self.load(implementation).gradient
+        if gradient is None:
             return self._derived_gradient(*primals, *cotangents, call=call, wanted=wanted)
         all_wanted = tuple(bool(want) for want in call.place(wanted))
-        return implementation.gradient(
-            tuple(operands), saved, cotangents, all_wanted, **dict(call.static)
-        )
+        operands = tuple(call.place(primals))
+        return gradient(operands, saved, cotangents, all_wanted, **dict(call.static))
 
     def _derived_gradient(self, *arrays: Any, call: Call, wanted: tuple[bool, ...]) -> tuple:
         """JAX's own, which can be differentiated again."""
@@ -241,21 +241,47 @@ class Operation:
 
     # ------------------------------------------------------------------ Rules
 
-    def _primitive(self, name: str, definition: Callable, pinned: Callable) -> Primitive:
+    def _primitive(
+        self, name: str, definition: Callable, shapes: Callable, pinned: Callable
+    ) -> Primitive:
         primitive = Primitive(name)
         self._definitions[primitive] = definition
         primitive.multiple_results = True
         primitive.def_impl(functools.partial(_eager, primitive))
-        primitive.def_abstract_eval(functools.partial(_shapes, self, primitive))
+        primitive.def_abstract_eval(functools.partial(shapes, primitive))
         batching.primitive_batchers[primitive] = functools.partial(_fold, primitive, pinned)
         for platform in (None, "cpu", "cuda", "rocm", "tpu"):
-            rule = _lowering(functools.partial(_listed, definition, platform or "default"))
+            rule = varying.lowering(functools.partial(self._run, definition, platform or "default"))
             mlir.register_lowering(primitive, rule, platform=platform)
         # JAX tells devices to custom_partitioning, which our lowering may contain, only on request.
         requests = importlib.import_module("jax._src.dispatch")
         requests.prim_requires_devices_during_lowering.add(primitive)
         operations_by_primitive[primitive] = self
         return primitive
+
+    def _run(self, definition: Callable, platform: str, *arrays: Any, **parameters: Any) -> list:
+        """What a platform computes; in XLA what was traced for the shapes, which takes long."""
+        call = parameters["call"]
+        name = self.choose(platform, call, call.place(arrays[: call.operands]))
+        if name == "xla":
+            with jax.sharding.use_abstract_mesh(_NO_MESH):
+                return _in_xla(definition, _frozen(parameters))(*arrays)
+        return list(definition(name, *arrays, **parameters))
+
+    def _traced_shapes(self, primitive: Primitive, *avals: Any, call: Call) -> list:
+        traced = self.traced(primitive, *avals, call=call)
+        return [varying.like(aval, avals[0]) for aval in traced.out_avals]
+
+    def _tangent_shapes(self, _: Primitive, *avals: Any, call: Call, moving: tuple) -> list:
+        """Of the outputs; ``moving`` changes nothing in them."""
+        del moving
+        first = self._saving_p if self.saves else self._forward_p
+        return self._traced_shapes(first, *avals[: call.operands], call=call)[: self.outputs]
+
+    def _gradient_shapes(self, _: Primitive, *avals: Any, call: Call, wanted: tuple) -> list:
+        """Of the wanted operands."""
+        operands = zip(avals[: call.operands], wanted, strict=True)
+        return [varying.like(varying.nowhere(aval), avals[0]) for aval, want in operands if want]
 
     def _pin_first(self, count: int, call: Call) -> list[bool]:
         return [position == 0 for position in range(count)]
@@ -312,21 +338,18 @@ def _is_zero(tangent: Any) -> bool:
     return isinstance(tangent, ad.Zero) or tangent.dtype == jax.dtypes.float0
 
 
-def _varying(array: Any) -> frozenset:
-    """The axes of ``shard_map`` along which an array differs; JAX moved their home."""
-    aval = array if isinstance(array, ShapedArray) else jax.typeof(array)
-    kind = getattr(aval, "mat", None)
-    return getattr(aval, "vma", frozenset()) if kind is None else kind.varying
+def _frozen(parameters: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    return tuple(sorted(parameters.items()))
 
 
-def _made_varying(array: Any, axes: frozenset) -> Any:
-    """Primitives take operands that vary over the same axes of ``shard_map``."""
-    missing = tuple(axes - _varying(array))
-    return jax.lax.pcast(array, missing, to="varying") if missing else array
+@functools.lru_cache(maxsize=1024)
+def _in_xla(definition: Callable, parameters: tuple[tuple[str, Any], ...]) -> Any:
+    """XLA's computation, which JAX traces once for operands of the same shapes."""
 
+    def listed(*arrays):
+        return list(definition("xla", *arrays, **dict(parameters)))
 
-def _listed(definition: Callable, platform: str, *arrays: Any, **parameters: Any) -> list:
-    return list(definition(platform, *arrays, **parameters))
+    return jax.jit(listed, inline=True)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -335,37 +358,7 @@ def _compiled(primitive: Primitive, parameters: tuple[tuple[str, Any], ...]) -> 
 
 
 def _eager(primitive: Primitive, *arrays: Any, **parameters: Any) -> Any:
-    return _compiled(primitive, tuple(sorted(parameters.items())))(*arrays)
-
-
-def _shapes(operation: Operation, primitive: Primitive, *avals: Any, **parameters: Any) -> list:
-    """Shapes and dtypes, from tracing the definition in XLA; all vary as the operands do."""
-    traced = operation.traced(primitive, *avals, **parameters)
-    return [_varying_like(aval, avals[0]) for aval in traced.out_avals]
-
-
-def _lowering(function: Callable) -> Callable:
-    """The rule that lowers a function; what it calls need not know of ``shard_map``."""
-    lower = mlir.lower_fun(function)
-
-    def rule(context, *arrays, **parameters):
-        plain = context.replace(avals_in=[_invarying(aval) for aval in context.avals_in])
-        return lower(plain, *arrays, **parameters)
-
-    return rule
-
-
-def _invarying(aval: Any) -> Any:
-    return ShapedArray(aval.shape, aval.dtype)
-
-
-def _varying_like(aval: Any, other: Any) -> Any:
-    if not _varying(other):
-        return aval
-    # What JAX derives from operands without a mesh has none, and could vary along no axis of it.
-    aval = aval.update(sharding=jax.NamedSharding(other.sharding.mesh, jax.P(*[None] * aval.ndim)))
-    kind = getattr(other, "mat", None)
-    return aval.update(vma=other.vma) if kind is None else aval.update(manual_axis_type=kind)
+    return _compiled(primitive, _frozen(parameters))(*arrays)
 
 
 def _jvp(definition: Callable, primals: Sequence[Any], tangents: Sequence[Any]) -> list:

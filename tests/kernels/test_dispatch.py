@@ -1,5 +1,6 @@
 """The choice of an implementation, and what is said about it."""
 
+import importlib
 import importlib.util
 import os
 import subprocess
@@ -64,6 +65,31 @@ def test_what_an_implementation_cannot_do_is_refused_with_the_reason():
         x, f = jnp.ones((2, 9, 3), jnp.float64), jnp.ones((4, 3), jnp.float64)
         with pytest.raises(NotImplementedError, match=reason):
             kernels.depthwise_conv1d(x, f, implementation="triton")
+
+
+def test_what_xla_runs_is_traced_once_for_its_shapes_and_for_the_program(monkeypatch):
+    module, traced = importlib.import_module("kernels.ctc.xla"), []
+
+    def counted(name):
+        def call(*args, **kwargs):
+            traced.append(name)
+            return getattr(original, name)(*args, **kwargs)
+
+        return call
+
+    original = module.ctc_loss
+    replaced = {name: counted(name) for name in ("forward", "saving", "gradient")}
+    monkeypatch.setattr(module, "ctc_loss", original._replace(**replaced))
+    labels, paddings = jnp.ones((3, 1), jnp.int32), (jnp.zeros((3, 11)), jnp.zeros((3, 1)))
+
+    def loss(logits):
+        return kernels.ctc_loss(logits, paddings[0], labels, paddings[1]).sum()
+
+    jax.jit(jax.value_and_grad(loss)).lower(jnp.zeros((3, 11, 7)))
+    assert traced == ["saving", "gradient"]
+    with jax.enable_x64(True):  # nothing is taken from another configuration
+        jax.jit(loss).lower(jnp.zeros((3, 11, 7), jnp.float64))
+    assert traced == ["saving", "gradient", "forward"]
 
 
 WITHOUT_GPU_SOFTWARE = """

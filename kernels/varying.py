@@ -1,0 +1,51 @@
+"""What ``shard_map`` asks of a primitive: along which of its axes each array differs by device."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from jax.core import ShapedArray
+from jax.interpreters import mlir
+
+
+def along(array: Any) -> frozenset:
+    """The axes along which an array differs, or one of such a type; JAX moved their home."""
+    aval = array if isinstance(array, ShapedArray) else jax.typeof(array)
+    kind = getattr(aval, "mat", None)
+    return getattr(aval, "vma", frozenset()) if kind is None else kind.varying
+
+
+def alike(arrays: Sequence[Any]) -> list[Any]:
+    """The arrays, made to differ along the same axes, as the operands of a primitive must."""
+    axes = frozenset().union(*map(along, arrays))
+    missing = [tuple(axes - along(array)) for array in arrays]
+    return [
+        jax.lax.pcast(array, more, to="varying") if more else array
+        for array, more in zip(arrays, missing, strict=True)
+    ]
+
+
+def nowhere(aval: Any) -> ShapedArray:
+    """The type without axes that it would differ along."""
+    return ShapedArray(aval.shape, aval.dtype)
+
+
+def like(aval: Any, other: Any) -> Any:
+    """The type, differing along the axes of another."""
+    if not along(other):
+        return aval
+    # What JAX derives from operands without a mesh has none, and could vary along no axis of it.
+    aval = aval.update(sharding=jax.NamedSharding(other.sharding.mesh, jax.P(*[None] * aval.ndim)))
+    kind = getattr(other, "mat", None)
+    return aval.update(vma=other.vma) if kind is None else aval.update(manual_axis_type=kind)
+
+
+def lowering(function: Callable) -> Callable:
+    """The rule that lowers a function; what it calls need not know of ``shard_map``."""
+    lower = mlir.lower_fun(function)
+
+    def rule(context, *arrays, **parameters):
+        plain = context.replace(avals_in=[nowhere(aval) for aval in context.avals_in])
+        return lower(plain, *arrays, **parameters)
+
+    return rule
