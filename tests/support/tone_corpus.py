@@ -1,4 +1,4 @@
-"""LibriSpeech's layout with a language that a tiny model learns: letters are tones."""
+"""Published layouts with a language that a tiny model learns: letters are tones."""
 
 from pathlib import Path
 
@@ -47,4 +47,23 @@ def write_librispeech(root: Path, train: int = PARTS["train-clean-100"]) -> Path
     """All parts that the recipe reads; returns the data directory."""
     for seed, (part, count) in enumerate((PARTS | {"train-clean-100": train}).items(), 10):
         write_part(root / "LibriSpeech" / part, count, seed)
+    return root
+
+
+COMMON_VOICE_PARTS = {"train": 12, "dev": 3, "test": 4}
+
+
+def write_common_voice(root: Path, language: str, rate: int = 32_000) -> Path:
+    """A language of Common Voice, a speaker for each split; returns the data directory."""
+    folder = root / "common_voice" / language
+    suffix = "mp3" if "MP3" in soundfile.available_formats() else "wav"
+    (folder / "clips").mkdir(parents=True)
+    for seed, (split, count) in enumerate(COMMON_VOICE_PARTS.items(), 30):
+        rng = np.random.default_rng(seed)
+        lines = ["client_id\tpath\tsentence_id\tsentence\tup_votes\n"]
+        for i in range(count):
+            text, clip = text_of(rng), f"common_voice_{language}_{seed}{i:03d}.{suffix}"
+            soundfile.write(folder / "clips" / clip, sentence(text, rng, rate), rate)
+            lines.append(f"speaker{seed}\t{clip}\t{i}\t{text.capitalize()}.\t2\n")
+        (folder / f"{split}.tsv").write_text("".join(lines), "utf-8")
     return root
