@@ -116,7 +116,7 @@ RECIPES = {
         ),
     ),
     "truths": Recipe(
-        "18 minutes on 2 cores, with Fashion-MNIST; what is known of optimizers, looked for here",
+        "20 minutes on 2 cores, with Fashion-MNIST; what is known of optimizers, looked for here",
         Config(
             workloads=(
                 "quadratic_1e2",
