@@ -183,7 +183,7 @@ class Operation:
     def traced(self, primitive: Primitive, *avals: Any, **parameters: Any) -> Any:
         """What XLA computes for one of the primitives, as a closed jaxpr."""
         shapes = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in avals]
-        with jax.sharding.use_abstract_mesh(_NO_MESH):
+        with jax.disable_jit(False), jax.sharding.use_abstract_mesh(_NO_MESH):
             return _in_xla(self._definitions[primitive], _frozen(parameters)).trace(*shapes).jaxpr
 
     # ------------------------------------------------------------------ The computations
@@ -358,7 +358,8 @@ def _compiled(primitive: Primitive, parameters: tuple[tuple[str, Any], ...]) -> 
 
 
 def _eager(primitive: Primitive, *arrays: Any, **parameters: Any) -> Any:
-    return _compiled(primitive, _frozen(parameters))(*arrays)
+    with jax.disable_jit(False):  # it is one operation, as XLA's own are
+        return _compiled(primitive, _frozen(parameters))(*arrays)
 
 
 def _jvp(definition: Callable, primals: Sequence[Any], tangents: Sequence[Any]) -> list:
