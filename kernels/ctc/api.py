@@ -86,7 +86,7 @@ def ctc_loss(
     (loss,) = _loss(*operands, blank_id=blank_id, implementation=implementation)
     if zero_infinity:
         loss = jnp.where(jnp.isposinf(loss), jnp.zeros_like(loss), loss)
-    return jnp.where(usable, loss, jnp.full_like(loss, jnp.nan))
+    return jnp.where(usable, loss, jnp.nan)  # no array of NaN, which jax.debug_nans would see
 
 
 def ctc_posteriors(
@@ -138,7 +138,7 @@ def ctc_posteriors(
         by_class, index, occupancy
     )
     posterior = posterior[:, : jnp.shape(logits)[1]]
-    return jnp.where(usable[:, None, None], posterior, jnp.full_like(posterior, jnp.nan))
+    return jnp.where(usable[:, None, None], posterior, jnp.nan)
 
 
 def ctc_feasible(

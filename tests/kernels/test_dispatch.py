@@ -92,18 +92,6 @@ def test_what_xla_runs_is_traced_once_for_its_shapes_and_for_the_program(monkeyp
     assert traced == ["saving", "gradient", "forward"]
 
 
-def test_under_disable_jit_an_operation_is_one_step():
-    def loss(x):
-        return jnp.sum(jnp.asarray(kernels.depthwise_conv1d(x, F)) ** 2)
-
-    with jax.disable_jit():
-        value, gradient = jax.value_and_grad(loss)(X)
-        hessian = jax.hessian(loss)(X)
-    assert value == loss(X)
-    assert jnp.allclose(gradient, jax.grad(loss)(X))
-    assert jnp.allclose(hessian, jax.hessian(loss)(X))
-
-
 WITHOUT_GPU_SOFTWARE = """
 import sys
 
