@@ -99,6 +99,20 @@ def test_is_the_mean_over_utterances_with_a_path(name):
 
 
 @every_objective
+def test_the_strict_modes_of_jax_find_nothing(name):
+    given = batch()
+    with (
+        jax.numpy_dtype_promotion("strict"),
+        jax.numpy_rank_promotion("raise"),
+        jax.debug_nans(True),
+        jax.debug_key_reuse(True),
+    ):
+        value, gradient = evaluate(name, *given)
+    assert np.isfinite(value)
+    assert np.isfinite(gradient).all()
+
+
+@every_objective
 def test_a_batch_without_a_path_is_zero(name):
     labels = jnp.full((4, 2), 1)
     value, gradient = evaluate(name, batch()[0], jnp.full(4, 2), labels, jnp.zeros((4, 2)))

@@ -95,7 +95,9 @@ def label_smoothed_ctc(
     losses = losses_of(logits, lengths, labels, label_paddings, blank_id)
     log_probs, valid = log_probs_of(logits, lengths)
     divergence = expected(jnp.exp(log_probs), log_probs) + jnp.log(logits.shape[2])
-    smoothed = (1 - smoothing) * losses + smoothing * jnp.sum(divergence * valid, axis=1)
+    smoothed = (1 - smoothing) * losses + smoothing * jnp.sum(
+        jnp.where(valid, divergence, 0), axis=1
+    )
     return mean_per_label(smoothed, losses, label_paddings)
 
 
@@ -234,7 +236,7 @@ def prior_ctc(
     blocked = jnp.any(valid & jnp.all(jnp.isneginf(logits), axis=2), axis=1)
     losses = jnp.where(blocked, jnp.inf, losses)
     # The loss normalises what it is given; this takes that back.
-    normalisers = jnp.sum(jax.nn.logsumexp(scaled, axis=2) * valid, axis=1)
+    normalisers = jnp.sum(jnp.where(valid, jax.nn.logsumexp(scaled, axis=2), 0), axis=1)
     return mean_per_label(losses - normalisers, losses, label_paddings)
 
 
@@ -247,5 +249,5 @@ def mean_posterior(logits: Float[Array, "B T K"], lengths: Int[Array, " B"]) -> 
         [0.25, 0.25, 0.25, 0.25]
     """
     log_probs, valid = log_probs_of(logits, lengths)
-    total = jnp.sum(jnp.exp(log_probs) * valid[:, :, None], axis=(0, 1))
-    return total / jnp.maximum(jnp.sum(valid), 1)
+    total = jnp.sum(jnp.where(valid[:, :, None], jnp.exp(log_probs), 0), axis=(0, 1))
+    return total / jnp.maximum(jnp.sum(valid, dtype=total.dtype), 1)

@@ -167,7 +167,7 @@ def consistency_ctc(
     log_probs, valid = log_probs_of(logits, lengths)
     other = jax.lax.stop_gradient(_other_view(log_probs))
     apart = expected(jnp.exp(other), other) - expected(jnp.exp(other), log_probs)
-    apart = jnp.sum(apart * (valid & _other_view(valid)), axis=1)
+    apart = jnp.sum(jnp.where(valid & _other_view(valid), apart, 0), axis=1)
     return mean_per_label(losses + weight * apart, losses, label_paddings)
 
 

@@ -61,6 +61,6 @@ def expected(probs, log_probs) -> Array:
 def mean_per_label(values, losses, label_paddings) -> Array:
     """Mean per label over the utterances that have a path."""
     has_path = ~jnp.isposinf(losses)  # NaN goes on: training must notice
-    counts = jnp.sum(~jnp.asarray(label_paddings).astype(bool), axis=1)
+    counts = jnp.sum(~jnp.asarray(label_paddings).astype(bool), axis=1, dtype=values.dtype)
     values = jnp.where(has_path, values, 0.0) / jnp.maximum(counts, 1)
-    return jnp.sum(values) / jnp.maximum(jnp.sum(has_path), 1)
+    return jnp.sum(values) / jnp.maximum(jnp.sum(has_path, dtype=values.dtype), 1)
