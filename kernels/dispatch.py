@@ -261,8 +261,9 @@ class Operation:
 
     def _run(self, definition: Callable, platform: str, *arrays: Any, **parameters: Any) -> list:
         """What a platform computes; in XLA what was traced for the shapes, which takes long."""
-        call = parameters["call"]
-        name = self.choose(platform, call, call.place(arrays[: call.operands]))
+        call, name = parameters["call"], "xla"
+        if definition != self._tangent:
+            name = self.choose(platform, call, call.place(arrays[: call.operands]))
         if name == "xla":
             with jax.sharding.use_abstract_mesh(_NO_MESH):
                 return _in_xla(definition, _frozen(parameters))(*arrays)

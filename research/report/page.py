@@ -110,6 +110,11 @@ def table(
     return join([made, paragraph(note, class_="note") if note else ""])
 
 
+def existing(*made: Figure | None) -> list[Figure]:
+    """Those that there was something to draw for."""
+    return [item for item in made if item is not None]
+
+
 def figure(item: Figure) -> Html:
     """A figure with its caption: what it shows, and what it cannot."""
     source = "data:image/png;base64," + base64.b64encode(item.png).decode("ascii")

@@ -20,7 +20,16 @@ from research.report.optimizers.outcomes import read_outcomes, self_comparisons
 from research.report.optimizers.studies import read_studies
 from research.report.optimizers.summaries import agreements, block, profile, ranks
 from research.report.optimizers.verdict import overall, workload_verdict
-from research.report.page import Figure, Html, Report, element, figure, join, paragraph, section
+from research.report.page import (
+    Html,
+    Report,
+    element,
+    existing,
+    figure,
+    join,
+    paragraph,
+    section,
+)
 from research.report.rows import entrant_label
 from research.runlog import Records
 
@@ -41,17 +50,17 @@ def render(records: Records) -> Report:
     known = known_truths.look_up(known_truths.finals(design, studies))
 
     results = figures.outcome_figures(design, outcomes, seen)
-    times = _known(
+    times = existing(
         figures.reached_figure(design, outcomes, seen),
         figures.ratio_figure(design, outcomes, seen),
         figures.profile_figure(design, shape, seen),
         figures.curve_figure(design, outcomes, seen),
     )
-    searches = _known(
+    searches = existing(
         figures.best_of_figure(design, outcomes, seen),
         *figures.sensitivity_figures(design, outcomes, seen),
     )
-    stability = _known(figures.rank_figure(design, places, compared, seen))
+    stability = existing(figures.rank_figure(design, places, compared, seen))
 
     verdicts = overall(design, outcomes, shape, places, compared, same)
     verdicts += [workload_verdict(design, outcomes, workload) for workload in design.workloads]
@@ -108,10 +117,6 @@ def render(records: Records) -> Report:
         "known_truths": known_truths.truth_rows(known),
     }
     return Report(title, body, files, tuple([*results, *times, *stability, *searches]))
-
-
-def _known(*made: Figure | None) -> list[Figure]:
-    return [item for item in made if item is not None]
 
 
 def _what_was_run(records: Records, design: Design) -> list[Html]:

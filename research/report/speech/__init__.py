@@ -12,7 +12,16 @@ from research.report.common import (
     provenance,
     spelled,
 )
-from research.report.page import Figure, Html, Report, element, figure, join, paragraph, section
+from research.report.page import (
+    Html,
+    Report,
+    element,
+    existing,
+    figure,
+    join,
+    paragraph,
+    section,
+)
 from research.report.rows import entrant_label
 from research.report.speech import exports, figures, tables
 from research.report.speech.costs import read_costs
@@ -34,17 +43,19 @@ def render(records: Records) -> Report:
     seen = figures.look(design, outcomes)
     best = _best_of_each_group(outcomes)
 
-    rates = _known(
+    rates = existing(
         figures.rate_figure(design, outcomes, seen),
         figures.difference_figure(design, outcomes, seen),
     )
-    diagnostics = _known(
+    diagnostics = existing(
         figures.diagnostic_figure(design, outcomes, seen),
         figures.reliability_figure(design, outcomes, seen),
     )
     examples, transcripts = example_figures(design, records, best, outcomes)
-    errors = _known(figures.length_figure(design, best), figures.confusion_figure(design, best[:4]))
-    curves = _known(figures.curve_figure(design, outcomes, seen))
+    errors = existing(
+        figures.length_figure(design, best), figures.confusion_figure(design, best[:4])
+    )
+    curves = existing(figures.curve_figure(design, outcomes, seen))
     tuning = figures.sensitivity_figures(design, searches)
 
     recorded = len(records.rows)
@@ -84,10 +95,6 @@ def render(records: Records) -> Report:
     }
     drawn = [*rates, *diagnostics, *examples, *errors, *tuning, *curves]
     return Report(title, body, files, tuple(drawn))
-
-
-def _known(*made: Figure | None) -> list[Figure]:
-    return [item for item in made if item is not None]
 
 
 def _best_of_each_group(outcomes: Sequence[Outcome]) -> list[Outcome]:
