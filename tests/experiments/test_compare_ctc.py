@@ -2,11 +2,11 @@
 
 import dataclasses
 import json
-from concurrent.futures import Future
 
 import numpy as np
 import pytest
 from compilation import compiled_in_haste
+from in_process import InThisProcess
 
 from experiments import compare_ctc
 from experiments.command_line import SweepOptions
@@ -16,7 +16,6 @@ from research.errors import ConfigError, DataError
 from research.runlog import read_run
 from research.speech import material
 from research.speech.systems import parse
-from research.sweep import engine
 
 TINY = Config(
     corpus="fsdd",
@@ -29,26 +28,6 @@ TINY = Config(
     trials=2,
     evaluations=2,
 )
-
-
-class InThisProcess:
-    """A backend without workers: quick to start, and what a test changes is changed in it."""
-
-    slots = 1
-    chunk_seconds = 60.0
-    chunks = 0
-
-    def __init__(self, name, run_path, data_dir, workers=None):
-        self.run_path, self.data_dir = run_path, data_dir
-
-    def submit(self, chunk):
-        type(self).chunks += 1
-        future = Future()
-        future.set_result(engine.execute(chunk, self.run_path, self.data_dir))
-        return future
-
-    def close(self):
-        pass
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -183,11 +162,11 @@ def test_examples_fit_together(finished):
 
 def test_what_is_finished_is_not_run_again(finished, tone_digits, tmp_path, monkeypatch):
     before = {path.name: path.read_bytes() for path in (finished / "rows").iterdir()}
-    monkeypatch.setattr(InThisProcess, "chunks", 0)
+    monkeypatch.setattr(InThisProcess, "asked", [])
     (finished / "rows" / f"{of_phase(read_run(finished), 'final')[0]['key']}.json").unlink()
     again = run(finished.parent.parent, tone_digits)
     assert again == finished
-    assert InThisProcess.chunks == 1
+    assert len(InThisProcess.asked) == 1
     assert {path.name: path.read_bytes() for path in (finished / "rows").iterdir()} == before
 
 

@@ -3,9 +3,9 @@
 import csv
 import dataclasses
 import json
-from concurrent.futures import Future
 
 import pytest
+from in_process import InThisProcess
 
 from experiments import compare_optimizers
 from experiments.compare_optimizers import RECIPES, Config, SweepOptions
@@ -25,25 +25,6 @@ TINY = Config(
     evaluations=2,
     reference="momentum",
 )
-
-
-class InThisProcess:
-    """A backend without workers: quick to start, and what a test changes is changed in it."""
-
-    slots = 1
-    chunk_seconds = 60.0
-
-    def __init__(self, name, run_path, data_dir, workers=None):
-        self.run_path, self.data_dir, self.chunks = run_path, data_dir, 0
-
-    def submit(self, chunk):
-        self.chunks += 1
-        future = Future()
-        future.set_result(engine.execute(chunk, self.run_path, self.data_dir))
-        return future
-
-    def close(self):
-        pass
 
 
 @pytest.fixture(autouse=True)
