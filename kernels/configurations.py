@@ -183,6 +183,16 @@ def bucket(*words: str, **sizes: int) -> str:
     return " ".join((*words, *(f"{name}<={round_up(size)}" for name, size in sizes.items())))
 
 
+def bucket_of_sizes(*, dtype: str, **sizes: int) -> str:
+    """A key of a precision and all sizes, in the order of their names.
+
+    Example:
+        >>> bucket_of_sizes(width=31, dtype="bfloat16", frames=1000)
+        'bfloat16 frames<=1024 width<=32'
+    """
+    return bucket(dtype, **{name: sizes[name] for name in sorted(sizes)})
+
+
 def round_up(size: int) -> int:
     """The least power of two from ``size`` on.
 
@@ -386,15 +396,3 @@ def forget() -> None:
     """Read tables again when they are next asked for."""
     read.cache_clear()
     entries.cache_clear()
-
-
-def committed(tunable: Tunable, arch: str) -> Iterator[tuple[str, Entry]]:
-    """Each configuration of the tree's tables for an architecture, once a precision, named."""
-    seen = set()
-    for path in sorted(TREE.glob("*.json")):
-        if (read(path) or {}).get("arch") == arch:
-            for entry in entries(path, tunable).values():
-                new = (entry.config, entry.sizes["dtype"])
-                if new not in seen:
-                    seen.add(new)
-                    yield f"{tunable.bucket(**entry.sizes)}/{path.stem}", entry

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 from kernels.attention import backward, bias_gradient, configs, forward
 from kernels.attention.form import Form, Rows, Strides
 from kernels.compiled import Variant
-from kernels.configurations import Tunable, committed, round_up
+from kernels.configurations import Tunable, round_up
+from kernels.variants import POINTER, Listed, variants
 
-_POINTER = {"bfloat16": "*bf16", "float16": "*fp16", "float32": "*fp32"}
 _SUMS = ("residual", "log_sums", "factors", "delta", "partial")
 _INTEGERS = ("query_lengths", "key_lengths", "query_segments", "key_segments")
 _KERNELS = {
@@ -58,15 +58,16 @@ _COMPILED = (
 
 def compiled_variants(arch: str) -> Iterator[Variant]:
     """What the static report compiles: by the heuristic, and each configuration in a table."""
-    for tunable, extras, width, dtype in _COMPILED:
-        if extras == "filtered" and width > configs.most_filtered(dtype, arch):
-            continue
-        sizes = {**_BATCH, "width": width, "dtype": dtype, "extras": extras}
-        config = tunable.heuristic(arch=arch, **sizes)
-        yield variant(tunable, sizes, config, f"{extras}_{width}/{dtype}")
-    for tunable in configs.TUNABLES:
-        for label, entry in committed(tunable, arch):
-            yield variant(tunable, entry.sizes, entry.config, label)
+    listed = (
+        Listed(
+            tunable,
+            {**_BATCH, "width": width, "dtype": dtype, "extras": extras},
+            f"{extras}_{width}/{dtype}",
+        )
+        for tunable, extras, width, dtype in _COMPILED
+        if extras != "filtered" or width <= configs.most_filtered(dtype, arch)
+    )
+    return variants(arch, listed, configs.TUNABLES, variant)
 
 
 def form_of(
@@ -123,7 +124,7 @@ def variant(
     kernel = _KERNELS[tunable.name]
     names = kernel.arg_names
     constants = {name: value for name, value in constants.items() if name in names}
-    pointers = dict.fromkeys(names, _POINTER[sizes["dtype"]])
+    pointers = dict.fromkeys(names, POINTER[sizes["dtype"]])
     pointers |= dict.fromkeys(_INTEGERS, "*i32") | {"mask": "*i1", "seeds": "*u32"}
     pointers |= dict.fromkeys(_SUMS, "*fp32")
     moved, flops = _cost(tunable, form)

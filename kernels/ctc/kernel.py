@@ -16,9 +16,10 @@ import jax.numpy as jnp
 
 from kernels import launch
 from kernels.compiled import Variant
-from kernels.configurations import Choices, Tunable, committed, round_up
+from kernels.configurations import Choices, Tunable, round_up
 from kernels.ctc import configs, frames, recursion
 from kernels.dispatch import Implementation
+from kernels.variants import POINTER, Listed, variants
 
 MOST_LABELS = 1023
 # Elements of a program of `finish`.
@@ -217,7 +218,6 @@ ctc_loss = Implementation(_forward, _gradient, refusal=_refusal, tuning=_tuning,
 ctc_occupancy = Implementation(_occupancy, refusal=_refusal, tuning=_tuning)
 
 
-_POINTER = {"bfloat16": "*bf16", "float16": "*fp16", "float32": "*fp32"}
 _INTEGERS = ("valid", "labels", "lengths", "order", "counts", "states", "classes", "links")
 # Rows, frames, classes, labels: a warp without a barrier, many classes, and the longest labels.
 _SHAPES = {
@@ -241,12 +241,11 @@ _COMPILED = (
 
 def compiled_variants(arch: str) -> Iterator[Variant]:
     """What the static report compiles: by the heuristic, and each configuration in a table."""
-    for tunable, name, dtype in _COMPILED:
-        sizes = {"dtype": dtype, **_SHAPES[name]}
-        yield variant(tunable, sizes, tunable.heuristic(arch=arch, **sizes), f"{name}/{dtype}")
-    for tunable in configs.TUNABLES:
-        for label, entry in committed(tunable, arch):
-            yield variant(tunable, entry.sizes, entry.config, label)
+    listed = (
+        Listed(tunable, {"dtype": dtype, **_SHAPES[name]}, f"{name}/{dtype}")
+        for tunable, name, dtype in _COMPILED
+    )
+    return variants(arch, listed, configs.TUNABLES, variant)
 
 
 def variant(tunable: Tunable, sizes: Mapping[str, Any], config: Any, label: str) -> Variant:
@@ -277,6 +276,6 @@ def variant(tunable: Tunable, sizes: Mapping[str, Any], config: Any, label: str)
     names = kernel.arg_names
     constants = {name: value for name, value in constants.items() if name in names}
     pointers = {name: "*i32" if name in _INTEGERS else "*fp32" for name in names}
-    pointers |= dict.fromkeys(("logits", "out"), _POINTER[sizes["dtype"]])
+    pointers |= dict.fromkeys(("logits", "out"), POINTER[sizes["dtype"]])
     signature = {name: pointers[name] for name in names if name not in constants}
     return Variant(f"{tunable.name}/{label}", kernel, signature, constants, config, moved, flops)

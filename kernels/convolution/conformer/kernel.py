@@ -26,12 +26,13 @@ import triton.language as tl
 
 from kernels import launch
 from kernels.compiled import Variant
-from kernels.configurations import Choices, Tunable, committed
+from kernels.configurations import Choices, Tunable
 from kernels.convolution.conformer import parts, tuning
 from kernels.convolution.depthwise1d import kernel as depthwise1d
 from kernels.convolution.depthwise1d.kernel import REUSE, four_tiles
 from kernels.convolution.tile import activate, slope_of
 from kernels.dispatch import Implementation
+from kernels.variants import POINTER, Listed, variants
 
 
 @triton.jit
@@ -293,7 +294,6 @@ conformer_convolution = Implementation(
 )
 
 
-_POINTER = {"bfloat16": "*bf16", "float16": "*fp16", "float32": "*fp32"}
 # The slope needs the most registers, most in float32.
 _COMPILED = [
     (tuning.FORWARD, "conformer_l_500", "bfloat16"),
@@ -304,18 +304,17 @@ _COMPILED = [
 
 def compiled_variants(arch: str) -> Iterator[Variant]:
     """What the static report compiles: by the heuristic, and each configuration in a table."""
-    for tunable, name, dtype in _COMPILED:
-        sizes = tuning.sizes(tuning.SHAPES[name], dtype)
-        yield variant(tunable, sizes, tunable.heuristic(arch=arch, **sizes), f"{name}/{dtype}")
-    for tunable in tuning.TUNABLES:
-        for label, entry in committed(tunable, arch):
-            yield variant(tunable, entry.sizes, entry.config, label)
+    listed = (
+        Listed(tunable, tuning.sizes(tuning.SHAPES[name], dtype), f"{name}/{dtype}")
+        for tunable, name, dtype in _COMPILED
+    )
+    return variants(arch, listed, tuning.TUNABLES, variant)
 
 
 def variant(tunable: Tunable, sizes: Mapping[str, Any], config: Any, label: str) -> Variant:
     """A launch for these sizes with all that a call can ask for: bias and lengths."""
     rows, frames, channels, width = (sizes[k] for k in ("rows", "frames", "channels", "width"))
-    pointer, item = _POINTER[sizes["dtype"]], jnp.dtype(sizes["dtype"]).itemsize
+    pointer, item = POINTER[sizes["dtype"]], jnp.dtype(sizes["dtype"]).itemsize
     elements, blocks = rows * frames * channels, _blocks(frames, config)
     is_slope = tunable.name == tuning.SLOPE.name
     arrays = ("h", "filters", "scale", "offset", "bias", *(("dy", "dz") if is_slope else ("out",)))

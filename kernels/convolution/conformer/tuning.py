@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from kernels.configurations import Tunable, bucket, round_up
+from kernels.configurations import Tunable, bucket_of_sizes, round_up
 from kernels.convolution.conformer import reference
 from kernels.convolution.frames import padding_frames
 from kernels.problems import Cost, Problem
@@ -129,10 +129,6 @@ def sizes(shape: Shape, dtype: str) -> dict[str, Any]:
     }
 
 
-def _bucket(*, dtype: str, **numbers: int) -> str:
-    return bucket(dtype, **{name: numbers[name] for name in sorted(numbers)})
-
-
 def block_channels(channels: int) -> int:
     """All channels of a frame, and no fewer than a tile has.
 
@@ -168,6 +164,10 @@ def candidates(*, channels: int, frames: int, **_: Any) -> Iterator[Config]:
 
 _KERNEL = "kernels.convolution.conformer.kernel"
 # The value; the cotangent of what the filters give, with the sums for scale and offset.
-FORWARD = Tunable("conformer_convolution.forward", Config, heuristic, candidates, _bucket, _KERNEL)
-SLOPE = Tunable("conformer_convolution.slope", Config, heuristic, candidates, _bucket, _KERNEL)
+FORWARD = Tunable(
+    "conformer_convolution.forward", Config, heuristic, candidates, bucket_of_sizes, _KERNEL
+)
+SLOPE = Tunable(
+    "conformer_convolution.slope", Config, heuristic, candidates, bucket_of_sizes, _KERNEL
+)
 TUNABLES = (FORWARD, SLOPE)

@@ -17,11 +17,12 @@ import jax.numpy as jnp
 
 from kernels import launch
 from kernels.compiled import Variant
-from kernels.configurations import Choices, Tunable, committed
+from kernels.configurations import Choices, Tunable
 from kernels.convolution.dense2d import products, tuning
 from kernels.convolution.dense2d.form import Form
 from kernels.convolution.windows import Window, window
 from kernels.dispatch import Implementation
+from kernels.variants import POINTER, Listed, variants
 
 # Results behind the last one, of a block that is not full, are counted too.
 MOST = 2**31 - 2**16
@@ -205,7 +206,6 @@ conv2d = Implementation(_forward, _gradient, refusal=_refusal, tuning=_tuning)
 
 # ---------------------------------------------------------------------- Compiled alone
 
-_POINTER = {"bfloat16": "*bf16", "float16": "*fp16", "float32": "*fp32"}
 _ALL = (tuning.CONVOLVE, tuning.INPUT_GRADIENT, tuning.FILTER_GRADIENT)
 # One tap a block and several, phases, patches as channels, one channel; float32 is without matrix
 # units.
@@ -224,12 +224,11 @@ _COMPILED = [
 
 def compiled_variants(arch: str) -> Iterator[Variant]:
     """What the static report compiles: by the heuristic, and each configuration in a table."""
-    for tunable, name, dtype in _COMPILED:
-        sizes = tuning.sizes(tuning.SHAPES[name], dtype)
-        yield variant(tunable, sizes, tunable.heuristic(arch=arch, **sizes), f"{name}/{dtype}")
-    for tunable in tuning.TUNABLES:
-        for label, entry in committed(tunable, arch):
-            yield variant(tunable, entry.sizes, entry.config, label)
+    listed = (
+        Listed(tunable, tuning.sizes(tuning.SHAPES[name], dtype), f"{name}/{dtype}")
+        for tunable, name, dtype in _COMPILED
+    )
+    return variants(arch, listed, tuning.TUNABLES, variant)
 
 
 def variant(tunable: Tunable, sizes: Mapping[str, Any], config: Any, label: str) -> Variant:
@@ -239,7 +238,7 @@ def variant(tunable: Tunable, sizes: Mapping[str, Any], config: Any, label: str)
     strides = (sizes["stride_down"], sizes["stride_right"])
     form = _form(window(pixels[1:3], size[1:3], strides, "SAME"), pixels, size)
     constants = {"F": form, **_tile(config)}
-    pointer, item = _POINTER[sizes["dtype"]], jnp.dtype(sizes["dtype"]).itemsize
+    pointer, item = POINTER[sizes["dtype"]], jnp.dtype(sizes["dtype"]).itemsize
     moved = (math.prod(pixels) + form.positions * form.features) * item
     if tunable is tuning.FILTER_GRADIENT:
         kernel, signature = products.filter_gradient, {"partial": "*fp32"}

@@ -22,10 +22,11 @@ import triton.language as tl
 
 from kernels import launch
 from kernels.compiled import Variant
-from kernels.configurations import Choices, Tunable, committed
+from kernels.configurations import Choices, Tunable
 from kernels.convolution.depthwise1d import tuning
 from kernels.convolution.tile import activate, slope_of
 from kernels.dispatch import Implementation
+from kernels.variants import POINTER, Listed, variants
 
 REUSE = 4
 
@@ -312,7 +313,6 @@ def _tuning(inputs, filters, bias, lengths, *, left, right, dilation, activation
 depthwise_conv1d = Implementation(_forward, _gradient, refusal=_refusal, tuning=_tuning)
 
 
-_POINTER = {"bfloat16": "*bf16", "float16": "*fp16", "float32": "*fp32"}
 # Narrow, wide, widest and dilated filters take different loops; the activation is the slope's.
 _COMPILED = [
     (tunable, name, "bfloat16")
@@ -328,18 +328,17 @@ _COMPILED = [
 
 def compiled_variants(arch: str) -> Iterator[Variant]:
     """What the static report compiles: by the heuristic, and each configuration in a table."""
-    for tunable, name, dtype in _COMPILED:
-        sizes = tuning.sizes(tuning.SHAPES[name], dtype)
-        yield variant(tunable, sizes, tunable.heuristic(arch=arch, **sizes), f"{name}/{dtype}")
-    for tunable in tuning.TUNABLES:
-        for label, entry in committed(tunable, arch):
-            yield variant(tunable, entry.sizes, entry.config, label)
+    listed = (
+        Listed(tunable, tuning.sizes(tuning.SHAPES[name], dtype), f"{name}/{dtype}")
+        for tunable, name, dtype in _COMPILED
+    )
+    return variants(arch, listed, tuning.TUNABLES, variant)
 
 
 def variant(tunable: Tunable, sizes: Mapping[str, Any], config: Any, label: str) -> Variant:
     """A launch for these sizes with all that a call can ask for: bias, lengths, an activation."""
     rows, frames, channels, width = (sizes[k] for k in ("rows", "frames", "channels", "width"))
-    dilation, pointer = sizes["dilation"], _POINTER[sizes["dtype"]]
+    dilation, pointer = sizes["dilation"], POINTER[sizes["dtype"]]
     elements, item = rows * frames * channels, jnp.dtype(sizes["dtype"]).itemsize
     blocks = _blocks(frames, dilation, config)
     constants = {

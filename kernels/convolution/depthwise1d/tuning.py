@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from kernels.configurations import Tunable, bucket, round_up
+from kernels.configurations import Tunable, bucket_of_sizes, round_up
 from kernels.convolution.depthwise1d import reference
 from kernels.convolution.frames import padding_frames
 from kernels.problems import Cost, Problem
@@ -120,10 +120,6 @@ def sizes(shape: Shape, dtype: str) -> dict[str, Any]:
     return {"rows": shape.batch, "frames": frames, "dtype": dtype, **chosen_by}
 
 
-def _bucket(*, dtype: str, **numbers: int) -> str:
-    return bucket(dtype, **{name: numbers[name] for name in sorted(numbers)})
-
-
 def heuristic(*, channels: int, width: int, **_: Any) -> Config:
     """A configuration for a device without a table: 64 consecutive channels, few registers.
 
@@ -190,14 +186,16 @@ def candidates_filter_gradient(*, channels: int, frames: int, **_: Any) -> Itera
 
 _KERNEL = "kernels.convolution.depthwise1d.kernel"
 # The value and the gradient of the inputs; the cotangent before the activation; the filters'.
-CONVOLVE = Tunable("depthwise_conv1d.convolve", Config, heuristic, candidates, _bucket, _KERNEL)
-SLOPE = Tunable("depthwise_conv1d.slope", Config, heuristic, candidates, _bucket, _KERNEL)
+CONVOLVE = Tunable(
+    "depthwise_conv1d.convolve", Config, heuristic, candidates, bucket_of_sizes, _KERNEL
+)
+SLOPE = Tunable("depthwise_conv1d.slope", Config, heuristic, candidates, bucket_of_sizes, _KERNEL)
 FILTER_GRADIENT = Tunable(
     "depthwise_conv1d.filter_gradient",
     Config,
     heuristic_filter_gradient,
     candidates_filter_gradient,
-    _bucket,
+    bucket_of_sizes,
     _KERNEL,
 )
 TUNABLES = (CONVOLVE, SLOPE, FILTER_GRADIENT)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from kernels.configurations import Tunable, bucket, round_up
+from kernels.configurations import Tunable, bucket_of_sizes, round_up
 from kernels.convolution.depthwise2d import reference
 from kernels.convolution.windows import window
 from kernels.problems import Cost, Problem
@@ -146,10 +146,6 @@ def _results(shape):
     return where.results(pixels, shape.taps)
 
 
-def _bucket(*, dtype: str, **numbers: int) -> str:
-    return bucket(dtype, **{name: numbers[name] for name in sorted(numbers)})
-
-
 def heuristic(*, channels: int, **_: Any) -> Config:
     """A configuration for a device without a table: few registers, and 64 consecutive channels.
 
@@ -222,7 +218,9 @@ def candidates_filter_gradient(
 
 def _tunable(name, heuristic, candidates):
     module = "kernels.convolution.depthwise2d.variants"
-    return Tunable(f"depthwise_conv2d.{name}", Config, heuristic, candidates, _bucket, module)
+    return Tunable(
+        f"depthwise_conv2d.{name}", Config, heuristic, candidates, bucket_of_sizes, module
+    )
 
 
 # The value; the cotangent before the activation; the inputs' gradient; the filters'.

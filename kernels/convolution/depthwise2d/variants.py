@@ -7,11 +7,11 @@ from typing import Any
 import jax.numpy as jnp
 
 from kernels.compiled import Variant
-from kernels.configurations import Tunable, committed
+from kernels.configurations import Tunable
 from kernels.convolution.depthwise2d import backward, forward, kernel, tuning
 from kernels.convolution.windows import Window
+from kernels.variants import POINTER, Listed, variants
 
-_POINTER = {"bfloat16": "*bf16", "float16": "*fp16", "float32": "*fp32"}
 # Strides and the size of filters take different loops; the activation is the slope's.
 _COMPILED = [
     (tunable, name, "bfloat16")
@@ -26,12 +26,11 @@ _COMPILED = [
 
 def compiled_variants(arch: str) -> Iterator[Variant]:
     """What the static report compiles: by the heuristic, and each configuration in a table."""
-    for tunable, name, dtype in _COMPILED:
-        sizes = tuning.sizes(tuning.SHAPES[name], dtype)
-        yield variant(tunable, sizes, tunable.heuristic(arch=arch, **sizes), f"{name}/{dtype}")
-    for tunable in tuning.TUNABLES:
-        for label, entry in committed(tunable, arch):
-            yield variant(tunable, entry.sizes, entry.config, label)
+    listed = (
+        Listed(tunable, tuning.sizes(tuning.SHAPES[name], dtype), f"{name}/{dtype}")
+        for tunable, name, dtype in _COMPILED
+    )
+    return variants(arch, listed, tuning.TUNABLES, variant)
 
 
 def variant(tunable: Tunable, sizes: Mapping[str, Any], config: Any, label: str) -> Variant:
@@ -50,7 +49,7 @@ def variant(tunable: Tunable, sizes: Mapping[str, Any], config: Any, label: str)
     pads = tuple((pad // 2, pad - pad // 2) for pad in lost)
     window = Window(pairs["stride"], (pads[0], pads[1]), pairs["dilation"])
     elements = [shape[0] * shape[3] * math.prod(grid) for grid in (shape[1:3], results)]
-    pointer, item = _POINTER[sizes["dtype"]], jnp.dtype(sizes["dtype"]).itemsize
+    pointer, item = POINTER[sizes["dtype"]], jnp.dtype(sizes["dtype"]).itemsize
     moved, extra, types = sum(elements) * item, {}, {}
     if tunable.name == tuning.INPUTS_GRADIENT.name:
         function, arrays = backward.inputs_gradient, ("dz", "filters", "out")
