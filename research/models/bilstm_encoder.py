@@ -5,6 +5,7 @@ from typing import Any
 
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from research.models.recurrent import BothDirections
@@ -50,7 +51,7 @@ class BiLSTMEncoder(FrameForFrame, nn.Module):
     dropout: float = 0.2
     intermediate: tuple[int, ...] = ()
     self_conditioned: bool = False
-    dtype: jnp.dtype | None = None
+    dtype: DTypeLike | None = None
 
     @nn.compact
     def __call__(

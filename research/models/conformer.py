@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 import kernels
@@ -54,7 +55,7 @@ class FeedForward(nn.Module):
 
     expansion: int
     dropout: float
-    dtype: jnp.dtype | None = None
+    dtype: DTypeLike | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "B U D"], deterministic: bool) -> Float[Array, "B U D"]:
@@ -72,7 +73,7 @@ class RelativeAttention(nn.Module):
 
     heads: int
     dropout: float
-    dtype: jnp.dtype | None = None
+    dtype: DTypeLike | None = None
 
     @nn.compact
     def __call__(
@@ -122,7 +123,7 @@ class ConvolutionModule(nn.Module):
     size: int
     causal: bool
     dropout: float
-    dtype: jnp.dtype | None = None
+    dtype: DTypeLike | None = None
 
     @nn.compact
     def __call__(
@@ -161,7 +162,7 @@ class ConformerBlock(nn.Module):
     expansion: int
     causal: bool
     dropout: float
-    dtype: jnp.dtype | None = None
+    dtype: DTypeLike | None = None
 
     @nn.compact
     def __call__(
@@ -244,7 +245,7 @@ class Conformer(nn.Module):
     left: int = 64
     intermediate: tuple[int, ...] = ()
     self_conditioned: bool = False
-    dtype: jnp.dtype | None = None
+    dtype: DTypeLike | None = None
 
     @property
     def subsampling(self) -> int:

@@ -6,8 +6,8 @@ Axes: B batch, T frames, F features, D width, K classes.
 import functools
 from collections.abc import Callable
 
-import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 import kernels
@@ -21,7 +21,7 @@ class AttentionBlock(nn.Module):
 
     heads: int
     dropout: float
-    dtype: jnp.dtype | None = None
+    dtype: DTypeLike | None = None
 
     @nn.compact
     def __call__(
@@ -75,7 +75,7 @@ class ConvAttentionEncoder(FrameForFrame, nn.Module):
     intermediate: tuple[int, ...] = ()
     self_conditioned: bool = False
     convolve: Callable = kernels.depthwise_conv1d
-    dtype: jnp.dtype | None = None
+    dtype: DTypeLike | None = None
 
     @nn.compact
     def __call__(

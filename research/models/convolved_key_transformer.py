@@ -5,6 +5,7 @@ Axes: B batch, T frames, F features, D width, N heads, H = D / N, W taps, K clas
 
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 import kernels
@@ -19,7 +20,7 @@ class ConvolvedKeyAttention(nn.Module):
     heads: int
     size: int
     dropout: float
-    dtype: jnp.dtype | None = None
+    dtype: DTypeLike | None = None
 
     @nn.compact
     def __call__(
@@ -79,7 +80,7 @@ class ConvolvedKeyTransformer(FrameForFrame, nn.Module):
     dropout: float = 0.1
     intermediate: tuple[int, ...] = ()
     self_conditioned: bool = False
-    dtype: jnp.dtype | None = None
+    dtype: DTypeLike | None = None
 
     @nn.compact
     def __call__(

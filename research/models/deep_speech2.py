@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from research.models.recurrent import BothDirections
@@ -63,7 +64,7 @@ class DeepSpeech2(nn.Module):
     dropout: float = 0.2
     intermediate: tuple[int, ...] = ()
     self_conditioned: bool = False
-    dtype: jnp.dtype | None = None
+    dtype: DTypeLike | None = None
 
     @property
     def subsampling(self) -> int:

@@ -5,6 +5,7 @@ Axes: B batch, T frames, F mel bins, U frames of logits, D width, K classes.
 
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from research.models.separable_conv import SeparableBlock
@@ -54,7 +55,7 @@ class PooledConvEncoder(nn.Module):
     dropout: float = 0.2
     intermediate: tuple[int, ...] = ()
     self_conditioned: bool = False
-    dtype: jnp.dtype | None = None
+    dtype: DTypeLike | None = None
 
     @property
     def subsampling(self) -> int:

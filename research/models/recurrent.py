@@ -9,6 +9,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from research.models.speech_encoder import reverse_frames
@@ -46,7 +47,7 @@ class BothDirections(nn.Module):
     width: int
     cell: Literal["lstm", "gru"] = "lstm"
     normalise: bool = False
-    dtype: jnp.dtype | None = None
+    dtype: DTypeLike | None = None
 
     @nn.compact
     def __call__(

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 import kernels
@@ -51,7 +51,7 @@ class SeparableBlock(nn.Module):
     size: int
     dropout: float
     convolve: Callable = kernels.depthwise_conv1d
-    dtype: jnp.dtype | None = None
+    dtype: DTypeLike | None = None
 
     @nn.compact
     def __call__(

@@ -5,8 +5,8 @@ Axes: B batch, T frames, F features, D width, K classes.
 
 from collections.abc import Callable
 
-import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 import kernels
@@ -56,7 +56,7 @@ class SeparableConvEncoder(FrameForFrame, nn.Module):
     intermediate: tuple[int, ...] = ()
     self_conditioned: bool = False
     convolve: Callable = kernels.depthwise_conv1d
-    dtype: jnp.dtype | None = None
+    dtype: DTypeLike | None = None
 
     @nn.compact
     def __call__(

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 import kernels
@@ -50,7 +51,7 @@ class TimeFrequencyConv(nn.Module):
     size: tuple[int, int] = (3, 3)
     strides: tuple[int, int] = (2, 2)
     causal: bool = False
-    dtype: jnp.dtype | None = None
+    dtype: DTypeLike | None = None
 
     @nn.compact
     def __call__(
