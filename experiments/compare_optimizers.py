@@ -11,6 +11,7 @@ that the luck of a search counts as chance.
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -84,8 +85,10 @@ class Config:
                 f"seeds must not be those that set the targets, {pool.start} to {pool.stop - 1}; "
                 f"received search_seed {self.search_seed} and seeds {self.seeds}."
             )
-        if min(self.horizons) <= 0:
-            raise ConfigError(f"horizons must be above zero; received {self.horizons}.")
+        if not all(math.isfinite(length) and length > 0 for length in self.horizons):
+            raise ConfigError(
+                f"horizons must be numbers above zero, and finite; received {self.horizons}."
+            )
         for name in self.workloads:
             look_up(dict.fromkeys(workloads.NAMES), name, "workload")
         found = [comparison.entrant(name, self.schedule) for name in self.optimizers]

@@ -27,7 +27,8 @@ _KEPT = 2
 def save(directory: Path, state: State, key: Key[Array, ""]) -> None:
     """Write state and key under the state's step number; returns when they are on disk.
 
-    The last two steps are kept. Saving a step that is already there does nothing.
+    The last two steps are kept. Saving a step that is already there does nothing, and damaged ones
+    that are later go: they cannot be restored, and a training that began anew comes to them again.
 
     Args:
         directory: where this training's checkpoints live; made if absent.
@@ -35,7 +36,7 @@ def save(directory: Path, state: State, key: Key[Array, ""]) -> None:
         key: the run's random key.
 
     Raises:
-        RunError: the directory cannot be written.
+        RunError: the directory cannot be written, it has a later checkpoint, or an array is empty.
 
     Example:
         >>> import jax, jax.numpy as jnp, optax, tempfile
@@ -48,14 +49,25 @@ def save(directory: Path, state: State, key: Key[Array, ""]) -> None:
         Array([0., 1., 2.], dtype=float32)
     """
     step = int(state.step)
+    tree = _tree(state, key)
+    for line, leaf in zip(_describe(tree), jax.tree.leaves(tree), strict=True):
+        if not leaf.size:
+            raise RunError(f"every array of a checkpoint must have an element; received {line}.")
     try:
         with _manager(directory) as manager:
-            if step in manager.all_steps() and _intact(directory, step):
+            there = sorted(manager.all_steps())
+            if step in there and _intact(directory, step):
                 return
-            if step in manager.all_steps():
-                manager.delete(step)
-            tree = _tree(state, key)
-            manager.save(step, args=ocp.args.StandardSave(tree))
+            for other in there:
+                if other > step and _intact(directory, other):
+                    raise RunError(
+                        f"checkpoints must be written in the order of their steps; received step "
+                        f"{step}, and {directory / str(other)} is there. Begin a training anew in "
+                        "a folder of its own, or remove the one that is there."
+                    )
+                if other >= step:
+                    manager.delete(other)
+            manager.save(step, args=ocp.args.StandardSave(tree), force=True)
             manager.wait_until_finished()
         _write_manifest(directory, step, _describe(tree))
     except OSError as error:
@@ -111,7 +123,7 @@ def _tree(state: State, key: Key[Array, ""]) -> dict:
 
 def _as_free(restored: Any, like: Any) -> Any:
     """Bound to its devices only if ``like`` is: else a step compiled for ``like`` is not for it."""
-    return restored if like.committed else jnp.asarray(np.asarray(restored))
+    return restored if getattr(like, "committed", False) else jnp.asarray(np.asarray(restored))
 
 
 def _describe(tree: Any) -> list[str]:

@@ -60,9 +60,13 @@ class Records:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 return {name: arrays[name] for name in arrays.files}
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            records = self.path / "rows", self.path / "trials"
+            found = [folder / f"{trial}.json" for folder in records]
+            beside = " and ".join(str(file) for file in (path, *found) if file.is_file())
             raise RunError(
-                f"{path} must be a readable .npz file; reading it gave: {error}. "
-                "Delete it and start the experiment's command again."
+                f"{path} must be a readable .npz file; reading it gave {type(error).__name__}. "
+                f"Delete {beside} and start the experiment's command again: the training is run "
+                "anew."
             ) from error
 
 

@@ -172,11 +172,20 @@ def padded_batches(
     Yields:
         The batch and a mask of the examples that are real, (B,).
 
+    Raises:
+        ValueError: no arrays, leading sizes that differ, or a batch of no example.
+
     Example:
         >>> [mask.tolist() for _, mask in padded_batches({"x": np.arange(3)}, 2)]
         [[True, True], [True, False]]
     """
-    size = len(next(iter(arrays.values())))
+    sizes = {name: len(array) for name, array in arrays.items()}
+    if batch_size < 1 or len({*sizes.values()}) != 1:
+        raise ValueError(
+            "arrays must have one leading size, one at least, and batches an example or more; "
+            f"received sizes {sizes} and batch_size {batch_size}."
+        )
+    (size,) = {*sizes.values()}
     for start in range(0, size, batch_size):
         index = np.arange(start, start + batch_size)
         valid = index < size

@@ -127,3 +127,42 @@ def test_the_checkpoint_of_another_model_is_refused(tmp_path):
     other = init_state({"w": jnp.zeros((4, 4)), "h": jnp.zeros(5, jnp.bfloat16)}, OPTIMIZER)
     with pytest.raises(RunError, match="--fresh"):
         checkpoint.restore_latest(tmp_path, other, KEY)
+
+
+def damage(directory, step):
+    path = next(path for path in (directory / str(step)).rglob("*") if path.stat().st_size > 40)
+    content = bytearray(path.read_bytes())
+    content[30] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_training_that_began_anew_after_damage_is_saved(tmp_path):
+    for step in (20, 30):
+        checkpoint.save(tmp_path, make_state(step), KEY)
+        damage(tmp_path, step)
+    assert checkpoint.restore_latest(tmp_path, LIKE, KEY) is None
+    checkpoint.save(tmp_path, make_state(10), KEY)
+    assert int(restore(tmp_path)[0].step) == 10
+    checkpoint.save(tmp_path, make_state(20), KEY)
+    assert int(restore(tmp_path)[0].step) == 20
+
+
+def test_a_step_before_one_that_is_there_is_refused(tmp_path):
+    checkpoint.save(tmp_path, make_state(30), KEY)
+    with pytest.raises(RunError, match=r"received step 10, and .*30 is there"):
+        checkpoint.save(tmp_path, make_state(10), KEY)
+    assert int(restore(tmp_path)[0].step) == 30
+
+
+def test_what_cannot_be_saved_is_named(tmp_path):
+    params = {"w": jnp.zeros((0, 3))}
+    with pytest.raises(RunError, match=r"must have an element; received .*'w'.* \(0, 3\) float32"):
+        checkpoint.save(tmp_path, init_state(params, OPTIMIZER), KEY)
+
+
+def test_shapes_say_what_to_restore(tmp_path):
+    state = make_state(3)
+    checkpoint.save(tmp_path, state, KEY)
+    restored = checkpoint.restore_latest(tmp_path, jax.eval_shape(lambda: LIKE), KEY)
+    assert restored is not None
+    assert same_bits(jax.tree.map(np.asarray, state), jax.tree.map(np.asarray, restored[0]))

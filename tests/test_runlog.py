@@ -197,8 +197,11 @@ def test_damaged_records_are_named(tmp_path):
         read_run(run.path)
     run.finish("toy/a", settings={}, status="finished", result={})
     (run.path / "examples" / "toy" / "a.npz").write_bytes(b"PK cut")
-    with pytest.raises(RunError, match=r"a.npz must be a readable .npz file"):
+    with pytest.raises(RunError, match=r"a.npz must be a readable .npz file") as said:
         read_run(run.path).examples("toy/a")
+    # What the message says to delete is what keeps the training from being run again.
+    both = [str(run.path / name) for name in ("examples/toy/a.npz", "trials/toy/a.json")]
+    assert f"Delete {' and '.join(both)} and start" in str(said.value)
 
 
 def test_numbers_that_json_lacks_are_refused_before_anything_is_written(tmp_path):

@@ -135,3 +135,17 @@ def test_empty_sets_and_intervals_are_refused():
         evaluate(lambda params, batch: batch, None, [])
     with pytest.raises(ValueError, match="evaluate_every must be at least 1; received 0"):
         train(init_state(START, OPTIMIZER), 3, every=0)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "batch_size"),
+    [
+        ({"x": np.zeros(3)}, 0),
+        ({"x": np.zeros(3)}, -1),
+        ({}, 2),
+        ({"x": np.zeros(3), "y": np.zeros(4)}, 2),
+    ],
+)
+def test_batches_that_cannot_be_made_are_refused(arrays, batch_size):
+    with pytest.raises(ValueError, match="must have one leading size"):
+        list(padded_batches(arrays, batch_size))

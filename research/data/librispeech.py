@@ -77,7 +77,11 @@ def load_chapters(folder: str | os.PathLike[str], source: str) -> Corpus:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise DataError(f"{source} must lie in {folder}, but there is no such folder")
+        raise DataError(
+            f"{source} must lie in {folder}, but there is no such folder; put there, as in "
+            "LibriSpeech, <speaker>/<chapter>/<speaker>-<chapter>-<number>.flac and beside them "
+            "<speaker>-<chapter>.trans.txt, a line for each: its name and its text in capitals"
+        )
     chapters = sorted(path for path in folder.glob("*/*") if path.is_dir())
     if not chapters:
         raise DataError(

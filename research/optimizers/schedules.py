@@ -1,6 +1,7 @@
 """Learning-rate schedules: the number of steps -> the factor of the update at each step.
 
-Every one is between zero and one at every step, for one step and more.
+Every one is between zero and one at every step, for one step and more. Those that warm up begin at
+zero, so that the first update only fills the optimizer's state.
 
 - ``constant``; ``linear`` to zero; ``cosine`` to zero (Loshchilov & Hutter, SGDR, ICLR 2017)
 - ``step``: a tenth from half of the steps on, a hundredth from three quarters (as residual networks

@@ -85,6 +85,11 @@ def read_audio(
         )
     if rate != sample_rate:
         samples = soxr.resample(samples, rate, sample_rate)
+        if not len(samples):
+            raise DataError(
+                f"audio must be as long as a sample at {sample_rate} Hz, but {path} has {expected} "
+                f"at {rate} Hz"
+            )
     return np.clip(samples, -1.0, 1.0) if lossy or rate != sample_rate else samples
 
 

@@ -158,7 +158,7 @@ def beam_search(
     state = begin_beam_search(
         batch,
         width=width,
-        max_labels=frames if max_labels is None else max_labels,
+        max_labels=max(1, frames) if max_labels is None else max_labels,
         blank_id=blank_id,
         dtype=jnp.float64 if logits.dtype == jnp.float64 else jnp.float32,
     )
@@ -252,6 +252,8 @@ def continue_beam_search(
             f"the automaton's scores and next_states must be (states, {classes}); received "
             f"{automaton.scores.shape} and {automaton.next_states.shape}."
         )
+    if logits.shape[1] == 0:
+        return state
     extended = classes if top_classes is None else min(top_classes, classes)
     return _continue(state, logits, lengths, automaton, extended=extended, blank_id=blank_id)
 

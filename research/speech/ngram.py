@@ -281,7 +281,7 @@ def read_arpa(path: str | Path) -> NGram:
     """
     log_probs: dict[Gram, float] = {}
     backoffs: dict[Gram, float] = {}
-    promised, found = {}, Counter[int]()
+    promised, found = Counter[int](), Counter[int]()
     section = None
     lines = Path(path).read_text(encoding="utf-8").splitlines()
     for number, line in enumerate(lines, 1):
@@ -311,10 +311,10 @@ def read_arpa(path: str | Path) -> NGram:
             raise DataError(
                 f"{path}, line {number}: not what an ARPA file has here: {line!r} ({error})."
             ) from error
-    if section != "\\end\\" or not promised or dict(found) != promised:
+    if section != "\\end\\" or not promised or found != promised:
         raise DataError(
             f"{path} must be an ARPA file that ends with \\end\\ and has as many n-grams as it "
-            f"says, {promised}; found {dict(found)}, last section {section}. Is it complete?"
+            f"says, {dict(promised)}; found {dict(found)}, last section {section}. Is it complete?"
         )
     return NGram(max(promised), log_probs, backoffs)
 
@@ -350,4 +350,5 @@ def _continuations(counted, longer):
 def _discount(counted):
     frequencies = Counter(counted.values())
     once, twice = frequencies[1], frequencies[2]
-    return once / (once + 2 * twice) if once else 0.5
+    # Without either number there is nothing to estimate it from, and 1 would take everything.
+    return once / (once + 2 * twice) if once and twice else 0.5

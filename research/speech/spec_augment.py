@@ -186,7 +186,8 @@ def time_warp(
     moves = warped[:, None] & (at < lengths[:, None])
     source = jnp.where(moves, source, at.astype(source.dtype))
     left = jnp.clip(jnp.floor(source).astype(jnp.int32), 0, frames - 1)
-    right = jnp.minimum(left + 1, frames - 1)
+    # Not the padding, which may be anything: zero times it need not be zero.
+    right = jnp.minimum(left + 1, jnp.maximum(lengths[:, None] - 1, left))
     part = (source - left)[..., None].astype(features.dtype)
     take = partial(jnp.take_along_axis, features, axis=1)
     mixed = take(left[..., None]) * (1 - part) + take(right[..., None]) * part

@@ -7,7 +7,7 @@ from typing import Literal
 
 from research.errors import ConfigError
 
-_APOSTROPHES = str.maketrans(dict.fromkeys("’‘ʼ`´＇", "'"))
+_APOSTROPHES = str.maketrans(dict.fromkeys("’‘‛ʼ`´＇", "'"))
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,8 @@ class TextNorm:
         unicode_form: "NFKC" composes letters and replaces ligatures, full-width letters and the
             like; "NFC" only composes; "none".
         case: every letter to "lower" or "upper" case, or "keep" it.
-        apostrophes: the typographic ones become ' and stay ("keep"), or go ("remove").
+        apostrophes: the typographic ones become ', first of all, and stay ("keep"), or go
+            ("remove").
         punctuation: of everything that is no letter, mark, digit, apostrophe or space, "remove"
             makes a space; "keep".
     """
@@ -50,9 +51,10 @@ class TextNorm:
             >>> TextNorm()("  Don’t  STOP -- ﬁne! ")
             "don't stop fine"
         """
+        text = text.translate(_APOSTROPHES)  # NFKC makes of ´ a space and an accent
         if self.unicode_form != "none":
             text = unicodedata.normalize(self.unicode_form, text)
-        text = text.translate(_APOSTROPHES)
+        text = text.translate(_APOSTROPHES)  # those that it makes, of ŉ and the like
         if self.case != "keep":
             text = text.lower() if self.case == "lower" else text.upper()
         if self.apostrophes == "remove":

@@ -141,6 +141,8 @@ class CharacterTokeniser:
             DataError: a character is unknown, where that is an error.
         """
         ids, normal = [], self.norm(text)
+        if self.unknown == "skip":  # and the spaces around it are one
+            normal = " ".join("".join(c for c in normal if c in self._ids).split())
         for position, character in enumerate(normal):
             known = self._ids.get(character)
             if known is None and self.unknown == "error":
@@ -148,10 +150,7 @@ class CharacterTokeniser:
                     f"text must be made of {self.characters!r}, but character {position} of "
                     f"{normal!r} is {character!r}; add it, or choose unknown='replace' or 'skip'"
                 )
-            if known is None and self.unknown == "replace":
-                known = self._ids[_UNKNOWN]
-            if known is not None:
-                ids.append(known)
+            ids.append(self._ids[_UNKNOWN] if known is None else known)
         return ids
 
     def decode(self, ids: Iterable[int]) -> str:

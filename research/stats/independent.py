@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from research.stats.intervals import UNKNOWN, Interval, check_level
+from research.stats.intervals import UNKNOWN, Interval, check_level, rounded
 from research.stats.paired import Comparison
 
 _RESAMPLES = 9999
@@ -58,6 +58,7 @@ def compare_independent(
         )
     if any(np.isnan(values).any() or np.isneginf(values).any() for values in (first, second)):
         raise ValueError("values must be numbers or infinity (a failed study), got NaN or -inf")
+    first, second = _rounded_together(first, second)
     whole = bool(first.size and second.size and np.isfinite([*first, *second]).all())
     spread = math.nan
     if whole and min(first.size, second.size) > 1:
@@ -92,6 +93,7 @@ def welch(first: np.ndarray, second: np.ndarray, *, level: float = 0.95) -> tupl
     """
     if min(first.size, second.size) < 2:
         return math.nan, UNKNOWN
+    first, second = _rounded_together(first, second)
     if np.ptp(first) == 0 and np.ptp(second) == 0:
         difference = float(first[0] - second[0])
         return (1.0 if difference == 0 else math.nan), Interval(difference, difference)
@@ -100,6 +102,11 @@ def welch(first: np.ndarray, second: np.ndarray, *, level: float = 0.95) -> tupl
         found: Any = stats.ttest_ind(first, second, equal_var=False)
     ends = found.confidence_interval(level)
     return float(found.pvalue), Interval(float(ends.low), float(ends.high))
+
+
+def _rounded_together(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    both = rounded(np.concatenate([first, second])) if first.size + second.size else first
+    return both[: first.size], both[first.size :]
 
 
 def _rank_sum(first: np.ndarray, second: np.ndarray) -> float:

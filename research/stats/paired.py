@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from research.stats.intervals import UNKNOWN, Interval, mean_interval
+from research.stats.intervals import UNKNOWN, Interval, mean_interval, rounded
 
 
 class Comparison(NamedTuple):
@@ -42,7 +42,8 @@ def compare(method: ArrayLike, reference: ArrayLike, *, level: float = 0.95) -> 
 
     A failed run is worth infinity: in the signed-rank test its difference has the largest rank, and
     two failures on one seed are a tie. A t test over the runs that survived would flatter the
-    method that fails, so there is none.
+    method that fails, so there is none. Differences that are equal but for rounding are equal, and
+    leave the rank test too.
 
     Args:
         method: (n,) scores, infinity where the run failed.
@@ -77,7 +78,8 @@ def compare(method: ArrayLike, reference: ArrayLike, *, level: float = 0.95) -> 
     failed, lost = np.isinf(first), np.isinf(second)
     differences = np.zeros(first.shape)
     both = ~failed & ~lost
-    differences[both] = first[both] - second[both]
+    scale = float(np.abs([*first[both], *second[both]]).max(initial=0.0))
+    differences[both] = rounded(first[both] - second[both], scale)
     beyond = 2 * float(np.abs(differences).max(initial=0.0)) + 1  # the largest rank
     differences[failed & ~lost], differences[lost & ~failed] = beyond, -beyond
     whole = bool(both.all()) and first.size > 0
@@ -132,9 +134,7 @@ def _t_test(differences: np.ndarray) -> float:
         return math.nan
     if np.ptp(differences) == 0:  # no spread to measure a difference by
         return 1.0 if differences[0] == 0 else math.nan
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of differences that are equal but for rounding
-        found: Any = stats.ttest_1samp(differences, 0.0)
+    found: Any = stats.ttest_1samp(differences, 0.0)
     return float(found.pvalue)
 
 

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from research.stats.intervals import check_level
+from research.stats.intervals import check_level, rounded
 
 _RESAMPLES = 2000
 
@@ -66,11 +66,12 @@ def rank_stability(
     problems, methods, runs = scores.shape
     rows = np.arange(methods)[:, None]
     scores = np.stack([_with_failures_last(problem) for problem in scores])
+    ranked = lambda means: stats.rankdata(rounded(means), axis=1)  # noqa: E731 (equal means tie)
     generator = np.random.default_rng(seed)
     ranks = np.empty((problems, _RESAMPLES, methods))
     for problem in range(problems):
         drawn = generator.integers(0, runs, (_RESAMPLES, 1 if paired else methods, runs))
-        ranks[problem] = stats.rankdata(scores[problem][rows, drawn].mean(axis=-1), axis=1)
+        ranks[problem] = ranked(scores[problem][rows, drawn].mean(axis=-1))
     chosen = np.tile(np.arange(problems), (_RESAMPLES, 1))
     if resample_problems:
         chosen = generator.integers(0, problems, chosen.shape)
@@ -78,7 +79,7 @@ def rank_stability(
     best = np.isclose(mean, mean.min(axis=1, keepdims=True))
     tail = (1 - level) / 2
     low, high = np.quantile(mean, [tail, 1 - tail], axis=0)
-    per_problem = stats.rankdata(scores.mean(axis=-1), axis=1)
+    per_problem = ranked(scores.mean(axis=-1))
     first = (best / best.sum(axis=1, keepdims=True)).mean(axis=0)
     return Ranks(per_problem, per_problem.mean(axis=0), low, high, first)
 

@@ -102,14 +102,16 @@ def median_interval(found: Times, *, level: float = 0.95) -> Interval:
     """Interval of the median time: the steps at which half lies within the curve's own interval.
 
     The upper end is infinite where more runs than half may never reach the target; with few runs
-    that is common.
+    that is common. Below six runs there is none of 95 %: all of n lie on one side of the median
+    with the probability 2 · 0.5ⁿ.
 
     Args:
         found: times of at least one run.
         level: coverage, between 0 and 1.
 
     Returns:
-        The interval; unknown for fewer than two runs.
+        The interval; unknown for so few runs that even from the first to the last of them it would
+        not hold the level.
 
     Example:
         >>> median_interval(times([10, 20, 30, 40, 50, 60, 70, 80], [True] * 8))
@@ -118,7 +120,7 @@ def median_interval(found: Times, *, level: float = 0.95) -> Interval:
     Source: Brookmeyer and Crowley, "A confidence interval for the median survival time", Biometrics
     38 (1982).
     """
-    if found.steps.size < 2:
+    if 1 - 2 * 0.5**found.steps.size < level:
         return UNKNOWN
     curve = reached_curve(found, level=level)
     ends = []
@@ -215,7 +217,8 @@ def independent_time_ratio(
     first, second = (np.log(_restricted(found, horizon)) for found in (method, reference))
     _, (low, high) = welch(first, second, level=level)
     ratio = math.exp(float(first.mean() - second.mean()))
-    return ratio, Interval(math.exp(low), math.exp(high))
+    with np.errstate(over="ignore"):
+        return ratio, Interval(float(np.exp(low)), float(np.exp(high)))
 
 
 def log_rank(first: Times, second: Times) -> float:

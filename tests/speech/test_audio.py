@@ -106,3 +106,10 @@ def test_audio_and_digits_do_not_import_jax():
     code = f"import sys, {modules}; sys.exit('jax' in sys.modules)"
     root = Path(__file__).parents[2]
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
+
+
+def test_a_file_too_short_for_the_lower_rate_is_refused(tmp_path):
+    path = tmp_path / "blip.wav"
+    soundfile.write(path, tone(1), 48_000)
+    with pytest.raises(DataError, match="as long as a sample at 8000 Hz"):
+        read_audio(path, sample_rate=RATE, resample=True)

@@ -302,3 +302,15 @@ def test_bad_arguments_are_named(change, message):
     arguments = {"logits": jnp.zeros((1, 4, 3)), "lengths": jnp.array([4])} | change
     with pytest.raises(ConfigError, match=message):
         beam_search(**arguments)
+
+
+def test_no_frame_at_all_gives_no_label_and_changes_no_state():
+    found = beam_search(jnp.zeros((2, 0, 3)), jnp.zeros(2, jnp.int32), width=2)
+    assert found.counts[:, 0].tolist() == [0, 0]
+    assert found.log_probs[:, 0].tolist() == [0.0, 0.0]
+    state = begin_beam_search(1, width=2, max_labels=3)
+    logits = log_softmax(np.random.default_rng(0).normal(size=(1, 4, 3)))
+    state = continue_beam_search(state, jnp.asarray(logits), jnp.array([4]))
+    after = continue_beam_search(state, jnp.zeros((1, 0, 3)), jnp.array([0]))
+    for before, now in zip(state, after, strict=True):
+        np.testing.assert_array_equal(before, now)

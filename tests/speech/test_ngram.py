@@ -219,3 +219,20 @@ def test_the_word_decoder_reads_our_arpa_files(tmp_path):
     assert WordDecoder(classes)(*arguments)[0][0].text == "ab"
     informed = WordDecoder(classes, language_model=tmp_path / "m.arpa", weight=1.0)
     assert informed(*arguments)[0][0].text == "ac"
+
+
+def test_an_arpa_file_may_have_no_ngrams_of_an_order(tmp_path):
+    model = train_ngram([""], 4)
+    write_arpa(model, tmp_path / "x.arpa")
+    again = read_arpa(tmp_path / "x.arpa")
+    assert again.order == 4
+    assert again.log_prob(END, [BEGIN]) == pytest.approx(model.log_prob(END, [BEGIN]))
+    cut = (tmp_path / "x.arpa").read_text().replace("ngram 3=0", "ngram 3=1")
+    (tmp_path / "cut.arpa").write_text(cut)
+    with pytest.raises(DataError, match="Is it complete"):
+        read_arpa(tmp_path / "cut.arpa")
+
+
+def test_ngrams_that_all_occur_once_are_still_likelier_than_others():
+    model = train_ngram(["abcd"], 2)
+    assert model.log_prob("b", ["a"]) > math.log(0.5) > model.log_prob("d", ["a"])

@@ -210,3 +210,17 @@ def test_widths_and_starts_of_a_mask_are_uniform(axis):
     assert counts.min() > 230  # expected 308, standard deviation 17
     assert counts.max() < 390
     np.testing.assert_allclose(covered[:, :6].mean(), covered[:, 6:].mean(), atol=0.02)
+
+
+def test_what_lies_in_the_padding_reaches_no_valid_frame():
+    features = np.random.default_rng(0).normal(size=(8, 60, BINS))
+    lengths = jnp.array([30, 31, 32, 33, 34, 35, 59, 60])
+    valid = np.arange(60)[None, :] < np.asarray(lengths)[:, None]
+    junk = np.where(valid[..., None], features, np.nan)
+    for seed in range(10):
+        key = jax.random.key(seed)
+        clean, dirty = (
+            np.asarray(spec_augment(key, jnp.asarray(x), lengths, SpecAugment(time_warp=5)))
+            for x in (np.where(valid[..., None], features, 0.0), junk)
+        )
+        np.testing.assert_array_equal(clean[valid], dirty[valid])

@@ -32,6 +32,8 @@ TEXTS = [
     [
         (TextNorm(), "  Ｆｕｌｌ\twidth ﬁne ", "full width fine"),
         (TextNorm(), "don’t “stop”—now…", "don't stop now"),
+        (TextNorm(), "don´t don‛t don`t ŉ", "don't don't don't 'n"),
+        (TextNorm(unicode_form="none"), "don´t", "don't"),
         (TextNorm(apostrophes="remove"), "don’t 'n'", "dont n"),
         (TextNorm(case="upper"), "straße é", "STRASSE É"),
         (TextNorm(case="keep", punctuation="keep"), "A, b.", "A, b."),
@@ -208,3 +210,8 @@ def test_nothing_is_printed_while_pieces_are_learned(subwords, capfd, tmp_path: 
     SubwordTokeniser.train(TEXTS * 5, 45)
     captured = capfd.readouterr()
     assert captured.out == captured.err == ""
+
+
+def test_what_is_skipped_leaves_no_second_space():
+    tokeniser = CharacterTokeniser(" ab", unknown="skip")
+    assert tokeniser.decode(tokeniser.encode("x a xx b x")) == "a b"

@@ -130,3 +130,13 @@ def test_a_time_beyond_the_horizon_counts_with_it():
     assert (ratio, *interval) == pytest.approx((0.25, 0.25, 0.25))
     with pytest.raises(ValueError, match="waited for"):
         stats.independent_time_ratio(fast, late, 200)
+
+
+def test_values_that_are_equal_but_for_rounding_have_no_spread():
+    first = np.array([0.3 - 0.2, 0.4 - 0.3, 0.1])
+    assert np.ptp(first) > 0
+    p_value, interval = stats.welch(first, np.array([0.2, 0.2]))
+    assert math.isnan(p_value)
+    assert interval.low == interval.high == pytest.approx(-0.1)
+    made = stats.compare_independent(first, [0.1, 0.1, 0.1])
+    assert (made.wins, made.losses, made.p_value) == (0, 0, 1.0)

@@ -118,3 +118,27 @@ def test_power_is_what_the_noncentral_t_says():
     critical = reference.t.ppf(0.975, 9)
     expected = reference.nct.sf(critical, 9, math.sqrt(10))
     assert found == pytest.approx(expected, abs=0.06)
+
+
+def test_differences_that_are_equal_but_for_rounding_are_no_evidence():
+    """One example more of 360 on every seed; in binary the differences are not quite equal."""
+    counts = np.array([12, 13, 14, 11])
+    first, second = counts / 360, (counts - 1) / 360
+    assert np.ptp(first - second) > 0
+    made = stats.compare(first, second)
+    exact = stats.compare(counts, counts - 1)
+    assert math.isnan(made.t_test)
+    assert math.isnan(made.effect)
+    assert made.p_value == exact.p_value == 0.125
+    assert made.interval.low == made.interval.high == pytest.approx(1 / 360)
+    # Nor is what should be zero a win.
+    equal = stats.compare([0.1 + 0.2, 0.5, 1.0], [0.3, 0.5, 1.0])
+    assert (equal.wins, equal.losses, equal.p_value) == (0, 0, 1.0)
+
+
+def test_ties_of_shares_are_ties_in_the_rank_test():
+    counts = np.array([[12, 12, 14, 10, 44, 36, 13], [11, 13, 13, 11, 42, 33, 14]])
+    made, exact = stats.compare(*counts / 360), stats.compare(*counts)
+    assert len(set(np.abs(counts[0] / 360 - counts[1] / 360))) > len({1, 2, 3})
+    assert made.rank_test == exact.rank_test
+    assert made.t_test == pytest.approx(exact.t_test)

@@ -67,3 +67,9 @@ def test_independent_studies_are_resampled_for_each_method_by_itself():
     apart = stats.rank_stability(scores, paired=False)
     assert 0.4 < apart.first[0] < 0.8
     assert apart.per_problem.tolist() == [[1.0, 2.0]]
+
+
+def test_equal_means_tie_though_they_were_added_in_another_order():
+    scores = np.array([[[0.1, 0.2, 0.3], [0.3, 0.2, 0.1]]])
+    assert len(set(scores.mean(axis=-1).ravel())) == 2
+    assert stats.rank_stability(scores).per_problem.tolist() == [[1.5, 1.5]]

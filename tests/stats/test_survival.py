@@ -33,9 +33,9 @@ def test_the_interval_of_the_median_covers_it_and_may_have_no_end():
         low, high = stats.median_interval(found)
         covered += low <= 100 * math.log(2) <= high
     assert 180 <= covered <= 199
-    rarely = stats.times([10, 40, 40, 40], [True, False, False, False])
+    rarely = stats.times([10, *[40] * 6], [True, *[False] * 6])
     assert stats.median_interval(rarely).high == math.inf
-    assert stats.median_interval(stats.times([10, 10, 10], [True] * 3)) == (10, 10)
+    assert stats.median_interval(stats.times([10] * 6, [True] * 6)) == (10, 10)
     assert math.isnan(stats.median_interval(stats.times([10], [True])).low)
 
 
@@ -118,3 +118,18 @@ def test_equal_ratios_are_a_point_and_one_seed_has_no_interval():
 def test_what_cannot_be_computed_says_why(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_few_runs_have_no_interval_of_the_median():
+    """All of five lie on one side of the median once in sixteen times."""
+    for count, known in ((2, False), (5, False), (6, True)):
+        found = stats.median_interval(stats.times([*range(10, 10 + count)], [True] * count))
+        assert math.isfinite(found.low) is math.isfinite(found.high) is known
+    assert stats.median_interval(stats.times([10, 20], [True] * 2), level=0.5) == (10, 20)
+
+
+def test_a_ratio_that_nothing_bounds_is_infinite():
+    slow, fast = stats.times([1, 2000], [True] * 2), stats.times([1, 1], [True] * 2)
+    ratio, (low, high) = stats.independent_time_ratio(slow, fast, 2000, level=0.999)
+    assert (low, high) == (0.0, math.inf)
+    assert ratio == pytest.approx(math.sqrt(2000))
