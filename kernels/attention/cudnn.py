@@ -36,6 +36,8 @@ _STATIC = (
     "sliding_window_length",
 )  # fmt: skip
 _BACKWARD_ARGUMENTS = (*_FORWARD_ARGUMENTS, "activation", "fwd_output", "grad_output")
+# Since JAX 0.12 a function may change the scores: its operands, and itself, which no operand shows.
+_MODIFIER_ARGUMENTS, _MODIFIER = "score_mod_args", "score_mod"
 _UNREAD = ("bias", "offset_bias", "position_key", "mask", "query_segments", "dropout_seeds")
 _NAMES = {
     "offset_bias": "a bias by offset",
@@ -119,18 +121,29 @@ def _capability_here() -> tuple[int, str | None]:
 def _refusal_of_jax() -> str | None:
     """Whether the primitives are those that this module was written for."""
     try:
-        module = importlib.import_module(_PRIMITIVES)
         for part, arguments, more in (
             ("fwd", _FORWARD_ARGUMENTS, (*_STATIC, "is_training")),
             ("bwd", _BACKWARD_ARGUMENTS, _STATIC),
         ):
-            found = inspect.signature(getattr(module, f"_dot_product_attention_{part}_abstract"))
-            getattr(module, f"_dot_product_attention_{part}_p_wrapper").bind  # noqa: B018
-            if tuple(found.parameters) != (*arguments, *more):
+            module = importlib.import_module(_PRIMITIVES)
+            _primitive(part).bind  # noqa: B018
+            prefix = f"_dot_product_attention_{part}"
+            expected, shows = (*arguments, *more), f"{prefix}_abstract"
+            if _may_modify():
+                training = more[len(_STATIC) :]
+                expected = (*arguments, _MODIFIER_ARGUMENTS, *_STATIC, _MODIFIER, *training)
+                shows = f"{prefix}_impl_wrapper"
+            found = inspect.signature(getattr(module, shows))
+            if tuple(found.parameters) != expected:
                 raise AttributeError(f"the {part} primitive takes {found}")
     except (ImportError, AttributeError) as error:
         return f"this JAX ({jax.__version__}) calls cuDNN in another way ({error})"
     return None
+
+
+def _may_modify() -> bool:
+    """Whether the primitives ask for a function that changes the scores."""
+    return hasattr(importlib.import_module(_PRIMITIVES), "_dot_product_attention_fwd_impl_wrapper")
 
 
 def saving(*operands, **static):
@@ -227,6 +240,8 @@ def _plan(given: Operands, *, scale, causal, window, soft_cap, dropout_rate) -> 
         "layout": module.AttentionLayout.BTNH.value,
         "sliding_window_length": None if left is None else left + 1,
     }
+    if _may_modify():
+        options[_MODIFIER] = None
     return Plan(query, key, value, query_lengths, key_lengths, empty, options)
 
 

@@ -41,7 +41,7 @@ class SeparableBlock(nn.Module):
         dtype: of the computation; parameters stay float32.
 
     Example:
-        >>> import jax
+        >>> import jax, jax.numpy as jnp
         >>> x, lengths = jnp.ones((2, 9, 8)), jnp.array([9, 4])
         >>> y, _ = SeparableBlock(7, 0.0).init_with_output(jax.random.key(0), x, lengths, True)
         >>> y.shape

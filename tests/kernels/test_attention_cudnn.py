@@ -99,7 +99,8 @@ def test_without_a_gpu_it_is_refused_and_another_platform_does_not_try():
 
 def test_a_jax_that_calls_it_otherwise_is_refused(monkeypatch):
     module = pytest.importorskip(cudnn._PRIMITIVES)
-    monkeypatch.setattr(module, "_dot_product_attention_bwd_abstract", lambda query, key: None)
+    shows = "impl_wrapper" if cudnn._may_modify() else "abstract"
+    monkeypatch.setattr(module, f"_dot_product_attention_bwd_{shows}", lambda query, key: None)
     with compute_capability(90):
         assert "calls cuDNN in another way (the bwd primitive takes (query, key))" in str(refusal())
     monkeypatch.delattr(module, "_dot_product_attention_fwd_p_wrapper")
