@@ -25,7 +25,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from kernels import launch, varying
-from kernels.rows import by_rows
+from kernels.rows import by_rows, map_of_none
 
 IMPLEMENTATIONS = ("xla", "triton", "cudnn")
 PREFERRED = {"cuda": ("cudnn", "triton", "xla")}
@@ -121,17 +121,10 @@ class Operation:
         self, *operands: jax.Array | None, implementation: str | None = None, **static: Any
     ) -> tuple[jax.Array, ...]:
         """The outputs; raises NotImplementedError where ``implementation`` cannot compute them."""
-        call = Call(
-            tuple(operand is not None for operand in operands),
-            implementation,
-            tuple(sorted(static.items())),
-        )
+        present = tuple(operand is not None for operand in operands)
+        call = Call(present, implementation, _frozen(static))
+        check_implementation(implementation)
         if implementation is not None:
-            if implementation not in IMPLEMENTATIONS:
-                raise ValueError(
-                    f"implementation must be None or one of {IMPLEMENTATIONS}; received "
-                    f"{implementation!r}."
-                )
             reason = self.refusal(implementation, None, call, operands)
             if reason is not None:
                 raise NotImplementedError(
@@ -335,6 +328,14 @@ class Operation:
         return [None] * known + [next(gradients) if is_linear else None for is_linear in linear]
 
 
+def check_implementation(name: Any) -> None:
+    """Refuse, with a ValueError, what is neither ``None`` nor one of ``IMPLEMENTATIONS``."""
+    if name is not None and name not in IMPLEMENTATIONS:
+        raise ValueError(
+            f"implementation must be None or one of {IMPLEMENTATIONS}; received {name!r}."
+        )
+
+
 def _is_zero(tangent: Any) -> bool:
     return isinstance(tangent, ad.Zero) or tangent.dtype == jax.dtypes.float0
 
@@ -380,6 +381,9 @@ def _jvp(definition: Callable, primals: Sequence[Any], tangents: Sequence[Any]) 
 def _fold(primitive: Primitive, pinned: Callable, arrays, axes, **parameters):
     """One call with V times as many rows; see the convention of this module."""
     size = next(a.shape[d] for a, d in zip(arrays, axes, strict=True) if d is not None)
+    if size == 0:
+        split = map_of_none(functools.partial(primitive.bind, **parameters), arrays, axes)
+        return varying.alike([*split, *arrays])[: len(split)], [0] * len(split)
     folded = []
     for array, axis, pin in zip(arrays, axes, pinned(len(arrays), **parameters), strict=True):
         if axis is None and array.shape[0] == 1 and not pin:

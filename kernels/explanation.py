@@ -30,8 +30,8 @@ def explain(operation: Callable, *arguments: Any, **options: Any) -> list[Explan
 
     Args:
         operation: one of ``kernels``, or any function that calls them.
-        *arguments: what it would be called with.
-        **options: likewise.
+        *arguments: what it would be called with; arrays, or pytrees of them.
+        **options: likewise, and what is no array: ``padding="CAUSAL"`` must be a keyword.
 
     Returns:
         One explanation for each call that it makes, in order.

@@ -1,7 +1,9 @@
 """The convention for rows, of ``kernels.dispatch``, as functions. There may be no rows."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 
@@ -35,3 +37,19 @@ def rejoined(array: Any) -> Any:
         [0, 1, 2, 3]
     """
     return array.reshape(array.shape[0] * array.shape[1], *array.shape[2:])
+
+
+def map_of_none(function: Callable, arrays: Sequence[Any], axes: Sequence[int | None]) -> list[Any]:
+    """What a map over an axis of size 0 gives: the outputs' shapes are those of one element.
+
+    Example:
+        >>> [a.shape for a in map_of_none(lambda x, y: [x + y], [jnp.ones((3, 0)), 1.0], [1, None])]
+        [(0, 3)]
+    """
+    elements = [
+        jax.ShapeDtypeStruct(
+            tuple(n for i, n in enumerate(jnp.shape(a)) if i != axis), jnp.result_type(a)
+        )
+        for a, axis in zip(arrays, axes, strict=True)
+    ]
+    return [jnp.zeros((0, *e.shape), e.dtype) for e in jax.eval_shape(function, *elements)]

@@ -1,10 +1,13 @@
-"""What ``shard_map`` asks of a primitive: along which of its axes each array differs by device."""
+"""What ``shard_map`` asks of a primitive: along which of its axes each array differs by device.
+
+And what ``vmap`` asks where a mesh has explicit axes: one sharding of what it maps over.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-from jax.core import ShapedArray
+from jax.core import ShapedArray, Tracer
 from jax.interpreters import mlir
 
 
@@ -23,6 +26,25 @@ def alike(arrays: Sequence[Any]) -> list[Any]:
         jax.lax.pcast(array, more, to="varying") if more else array
         for array, more in zip(arrays, missing, strict=True)
     ]
+
+
+def map_rows(function: Callable, *arrays: Any) -> Any:
+    """``vmap``; where some rows are cut along explicit axes, all are, as those of the first."""
+    kinds = [jax.typeof(array).sharding for array in arrays]
+    cut = [place for place, kind in enumerate(kinds) if kind.spec and kind.spec[0] is not None]
+    if not cut:
+        return jax.vmap(function)(*arrays)
+    first, rows = arrays[cut[0]], kinds[cut[0]].spec[0]
+    abstract = kinds[cut[0]].mesh
+    mesh = abstract if isinstance(first, Tracer) else first.sharding.mesh
+    alike = [
+        array
+        if kind.spec[0] == rows
+        else jax.reshard(array, jax.NamedSharding(mesh, jax.P(rows, *kind.spec[1:])))
+        for array, kind in zip(arrays, kinds, strict=True)
+    ]
+    with jax.sharding.use_abstract_mesh(abstract):
+        return jax.vmap(function)(*alike)
 
 
 def nowhere(aval: Any) -> ShapedArray:

@@ -11,9 +11,10 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from kernels.arguments import counted, truth_values
 from kernels.attention import checks, dropout
 from kernels.attention.operands import Operands
-from kernels.dispatch import Operation
+from kernels.dispatch import Operation, check_implementation
 from kernels.precision import wide
 
 _operation = Operation(
@@ -79,7 +80,8 @@ def attention(
             ``None`` in a pair is no bound.
         implementation: ``"xla"``, ``"triton"``, ``"cudnn"``, or ``None`` for the fastest that can.
         return_residual: give log sum exp of each query's scores too.
-        query_segment_ids: (B, T); a query sees the keys of its own segment. Any integers.
+        query_segment_ids: (B, T); a query sees the keys of its own segment. Any integers; those of
+            64 bits, which only ``jax_enable_x64`` has, are sorted first.
         key_value_segment_ids: (B, S).
         logits_soft_cap: c above; scores lie within (-c, c). It comes after the biases, so that one
             of -inf gives -c: use ``mask`` to hide keys.
@@ -186,7 +188,7 @@ def relative_attention(
     Sources: Dai et al., "Transformer-XL", 2019; Gulati et al., "Conformer", 2020; Shaw, Uszkoreit,
     Vaswani, "Self-attention with relative position representations", 2018.
     """
-    checks.truth_values(is_causal=is_causal)
+    truth_values(is_causal=is_causal)
     given = checks.of_batch(
         {
             "query": query,
@@ -204,6 +206,7 @@ def relative_attention(
         given["query"] + given[name][None, None] if name in given else given["query"]
         for name in ("content_bias", "position_bias")
     )
+    queries, keys = content.shape[1], given["key"].shape[1]
     operands = Operands(
         content,
         given["key"],
@@ -211,8 +214,8 @@ def relative_attention(
         position_query=position,
         position_key=given["position_key"][None],
         mask=given.get("mask"),
-        query_lengths=_int32(given.get("query_seq_lengths")),
-        key_lengths=_int32(given.get("key_value_seq_lengths")),
+        query_lengths=counted(given.get("query_seq_lengths"), queries),
+        key_lengths=counted(given.get("key_value_seq_lengths"), keys),
     )
     out, _ = _bind(
         operands,
@@ -310,7 +313,7 @@ def _attend(
     dropout_key: Any = None,
 ) -> Any:
     """``attention`` and ``conv_attention``."""
-    checks.truth_values(is_causal=is_causal, return_residual=return_residual)
+    truth_values(is_causal=is_causal, return_residual=return_residual)
     given = checks.of_batch(
         {
             "query": query,
@@ -326,18 +329,20 @@ def _attend(
         }
     )
     rows, queries, heads, width = given["query"].shape
+    keys = given["key"].shape[1]
+    segments = checks.segments_of(*map(given.get, ("query_segment_ids", "key_value_segment_ids")))
     rate = checks.dropout_of(dropout_rate, dropout_key)
     operands = Operands(
         given["query"],
         given["key"],
         given["value"],
         bias=given.get("bias"),
-        offset_bias=_by_offset(bias_fn, queries, given["key"].shape[1], heads),
+        offset_bias=_by_offset(bias_fn, queries, keys, heads),
         mask=given.get("mask"),
-        query_lengths=_int32(given.get("query_seq_lengths")),
-        key_lengths=_int32(given.get("key_value_seq_lengths")),
-        query_segments=_int32(given.get("query_segment_ids")),
-        key_segments=_int32(given.get("key_value_segment_ids")),
+        query_lengths=counted(given.get("query_seq_lengths"), queries),
+        key_lengths=counted(given.get("key_value_seq_lengths"), keys),
+        query_segments=segments[0],
+        key_segments=segments[1],
         dropout_seeds=dropout.seeds(dropout_key, rows, heads) if rate else None,
         key_filter=_of_every_channel(given.get("key_filter"), given["key"]),
     )
@@ -345,7 +350,7 @@ def _attend(
         operands,
         scale=checks.scale_of(scale, width),
         causal=is_causal,
-        window=checks.window_of(local_window_size),
+        window=checks.window_of(local_window_size, queries, keys),
         soft_cap=checks.soft_cap_of(logits_soft_cap),
         dropout_rate=rate,
         implementation=implementation,
@@ -360,6 +365,7 @@ def _bind(operands: Operands, **options: Any) -> Any:
     """Output (B, T, N, H) and residual (B, T, N); without a query or a key there is no sum."""
     rows, queries, heads, _ = operands.query.shape
     if 0 in (*operands.query.shape, *operands.key.shape):
+        check_implementation(options["implementation"])
         residual = jnp.full((rows, queries, heads), -jnp.inf, wide(operands.query.dtype))
         return jnp.zeros_like(operands.query), residual
     return _operation(*operands, **options)
@@ -372,10 +378,6 @@ def _of_every_channel(key_filter: Any, key: Any) -> Any:
     if key_filter.ndim == 2:
         key_filter = key_filter[:, :, None]
     return jnp.broadcast_to(key_filter, (len(key_filter), *key.shape[2:]))[None]
-
-
-def _int32(array: Any) -> Any:
-    return None if array is None else array.astype(jnp.int32)
 
 
 def _by_offset(function: BiasFunction | None, queries: int, keys: int, heads: int) -> Any:

@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from kernels.arguments import whole_number
+
 
 def alibi(slopes: int | Float[Array, " N"]) -> Callable[[Any], Any]:
     """Scores fall with distance, in each head at its own rate: -slope |s - t|.
@@ -37,15 +39,17 @@ def alibi(slopes: int | Float[Array, " N"]) -> Callable[[Any], Any]:
 
     Source: Press, Smith, Lewis, "Train short, test long", 2022.
     """
-    if isinstance(slopes, int):
-        if slopes < 1:
+    heads = whole_number(slopes)
+    if heads is not None:
+        if heads < 1:
             raise ValueError(f"alibi needs at least one head; received {slopes}.")
-        rates: Any = jnp.asarray(_paper_slopes(slopes), jnp.float32)
+        rates: Any = jnp.asarray(_paper_slopes(heads), jnp.float32)
     else:
         rates = jnp.asarray(slopes)
         if rates.ndim != 1 or not jnp.issubdtype(rates.dtype, jnp.floating):
             raise ValueError(
-                "slopes must be the number of heads or one floating point number per head, (N,); "
+                "slopes must be the number of heads, known while tracing, or one floating point "
+                "number per head, (N,); "
                 f"received {rates.shape} {rates.dtype}."
             )
     return lambda offsets: rates[:, None] * (-jnp.abs(offsets)).astype(rates.dtype)[None, :]

@@ -10,8 +10,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-FLOATS = ("float32", "bfloat16", "float16", "float64")
+from kernels.arguments import FLOATS, arrays, number
+
 WANTED = {
     "query": "query (B, T, N, H)",
     "key": "key (B, S, K, H)",
@@ -31,13 +33,13 @@ BROADCAST = ("bias", "mask")
 OF_QUERY_DTYPE = ("key", "value", "position_key", "content_bias", "position_bias", "key_filter")
 
 
-def of_batch(arrays: Mapping[str, Any]) -> dict[str, Any]:
+def of_batch(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The arrays that are there, with a batch axis where query, key and value came without one.
 
     Raises:
         ValueError: a rank, shape or dtype that does not fit the others.
     """
-    given = {name: jnp.asarray(a) for name, a in arrays.items() if a is not None}
+    given = arrays(**arguments)
     received = ", ".join(f"{name} {a.shape} {a.dtype}" for name, a in given.items())
     wanted = ", ".join(WANTED[name] for name in given)
     three = [given[name] for name in ("query", "key", "value")]
@@ -146,24 +148,31 @@ def scale_of(scale: Any, width: int) -> float:
     """A number that is known while tracing; by default one over the root of the head's width."""
     if scale is None:
         return 1.0 / math.sqrt(max(width, 1))
-    return _number("scale", scale, "Multiply the query by what is traced, and pass scale=1.0.")
+    return number("scale", scale, "Multiply the query by what is traced, and pass scale=1.0.")
 
 
 def soft_cap_of(cap: Any) -> float | None:
     """Positive, or None."""
     if cap is None:
         return None
-    number = _number("logits_soft_cap", cap, "Pass a Python number.")
-    if not number > 0:
+    known = number("logits_soft_cap", cap, "Pass a Python number.")
+    if not known > 0:
         raise ValueError(
             f"logits_soft_cap must be positive; received {cap!r}. None leaves the scores as they "
             "are."
         )
-    return number
+    return known
 
 
-def window_of(window: Any) -> tuple[int | None, int | None] | None:
-    """(left, right), from one number or two; None where there is no bound."""
+def window_of(window: Any, queries: int, keys: int) -> tuple[int | None, int | None] | None:
+    """(left, right), from one number or two; None where there is no bound.
+
+    A side that reaches every key from every query is no bound: so all numbers are small.
+
+    Example:
+        >>> window_of((2**40, 3), queries=5, keys=6)
+        (None, 3)
+    """
     if window is None:
         return None
     try:
@@ -176,15 +185,41 @@ def window_of(window: Any) -> tuple[int | None, int | None] | None:
             "local_window_size must be one integer or a pair (left, right), from 0 on or None; "
             f"received {window!r}. (3, 0) is the query's own position and three before it."
         )
+    left = None if left is None or left >= queries - 1 else left
+    right = None if right is None or right >= keys - 1 else right
     return None if left is right is None else (left, right)
+
+
+def segments_of(query_ids: Any, key_ids: Any) -> tuple[Any, Any]:
+    """Ids of any integers as int32, equal where they were, per row: (B, T) and (B, S).
+
+    Raises:
+        ValueError: no integer type holds the ids of both.
+    """
+    if query_ids is None:
+        return None, None
+    ids = query_ids, key_ids
+    if query_ids.dtype == key_ids.dtype == jnp.uint32:  # which wrap one to one
+        return query_ids.astype(jnp.int32), key_ids.astype(jnp.int32)
+    if all(jnp.iinfo(a.dtype).max <= jnp.iinfo(jnp.int32).max for a in ids):
+        return query_ids.astype(jnp.int32), key_ids.astype(jnp.int32)
+    kind = np.promote_types(query_ids.dtype, key_ids.dtype)
+    if kind.kind not in "iu" or (kind.itemsize > 4 and not jax.config.read("jax_enable_x64")):
+        raise ValueError(
+            "query_segment_ids and key_value_segment_ids must fit one integer type; received "
+            f"{query_ids.dtype} and {key_ids.dtype}. Use .astype(jnp.int32) on both."
+        )
+    both = jnp.concatenate([a.astype(kind) for a in ids], 1)
+    rank = jax.vmap(jnp.searchsorted)(jnp.sort(both, 1), both).astype(jnp.int32)
+    return rank[:, : query_ids.shape[1]], rank[:, query_ids.shape[1] :]
 
 
 def dropout_of(rate: Any, key: Any) -> float:
     """The rate, in [0, 1), with a key where it is not 0."""
-    number = _number("dropout_rate", rate, "Pass a Python number.")
-    if not 0 <= number < 1:
+    known = number("dropout_rate", rate, "Pass a Python number.")
+    if not 0 <= known < 1:
         raise ValueError(f"dropout_rate must be in [0, 1); received {rate!r}.")
-    if number and key is None:
+    if known and key is None:
         raise ValueError(
             f"dropout_key must be given with dropout_rate; received dropout_rate={rate!r} alone. "
             "Pass a key of jax.random, or dropout_rate=0.0 where nothing is dropped."
@@ -197,7 +232,7 @@ def dropout_of(rate: Any, key: Any) -> float:
                 f"dropout_key must be one key of jax.random; received {key.shape} {key.dtype}. "
                 "Use jax.random.key(seed), or one of jax.random.split's."
             )
-    return number
+    return known
 
 
 def _is_raw_key(key: Any) -> bool:
@@ -206,25 +241,3 @@ def _is_raw_key(key: Any) -> bool:
         return jax.random.wrap_key_data(key).ndim == 0
     except (TypeError, ValueError):
         return False
-
-
-def truth_values(**options: Any) -> None:
-    """Truth values that are known while tracing."""
-    for name, option in options.items():
-        if not isinstance(option, bool):
-            raise ValueError(
-                f"{name} must be True or False, known while tracing; received {option!r}."
-            )
-
-
-def _number(name: str, value: Any, advice: str) -> float:
-    try:
-        number = math.nan if isinstance(value, str) else float(value)
-    except (TypeError, ValueError, jax.errors.ConcretizationTypeError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise ValueError(
-            f"{name} must be a finite number that is known while tracing; received {value!r}. "
-            f"{advice}"
-        )
-    return number

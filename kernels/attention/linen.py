@@ -6,10 +6,16 @@ Axes: N heads, T queries, S keys, H dimensions of a head, ... batch.
 import math
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from kernels.arguments import as_array
 from kernels.attention.api import attention
+
+_PER_ROW = {
+    "query_seq_lengths", "key_value_seq_lengths", "query_segment_ids", "key_value_segment_ids",
+}  # fmt: skip
 
 
 def attention_fn(
@@ -50,13 +56,14 @@ def attention_fn(
         dtype: of the computation; by default what query, key and value promote to.
         precision: ignored, see above.
         module: must be ``None``: ``sow_weights=True`` passes one.
-        **options: of ``attention``.
+        **options: of ``attention``. Lengths and segment ids have the batch axes of ``query``, (...)
+            and (..., T) or (..., S); or one for all of them, as ``attention`` takes it.
 
     Returns:
-        (..., T, N, H) in ``dtype``.
+        (..., T, N, H) in ``dtype``; with ``return_residual`` the pair of that and (..., T, N).
 
     Raises:
-        ValueError: as ``attention``, or a ``module`` to sow weights into.
+        ValueError: as ``attention``, batch axes that differ, or a ``module`` to sow weights into.
         NotImplementedError: as ``attention``.
 
     Example:
@@ -76,24 +83,34 @@ def attention_fn(
         dtype = jnp.result_type(query, key, value)
     query, key, value = (jnp.asarray(a).astype(dtype) for a in (query, key, value))
     batch = query.shape[:-3]
+    if min(query.ndim, key.ndim, value.ndim) < 3 or not batch == key.shape[:-3] == value.shape[:-3]:
+        raise ValueError(
+            "query (..., T, N, H), key and value (..., S, N, H) must have the same batch axes; "
+            f"received query {query.shape}, key {key.shape} and value {value.shape}. Broadcast "
+            "what all of a batch share."
+        )
     if mask is not None:
         mask = jnp.asarray(mask).astype(bool)
-    bias, mask = (_folded(a, batch) for a in (bias, mask))
+    bias, mask = (_folded(name, a, batch) for name, a in (("bias", bias), ("mask", mask)))
+    options |= {name: _by_row(name, options[name], batch) for name in _PER_ROW & options.keys()}
     drops = dropout_rate > 0 and not deterministic
+    rows = math.prod(batch)
+    query, key, value = (a.reshape(rows, *a.shape[-3:]) for a in (query, key, value))
     out = attention(
-        query.reshape(-1, *query.shape[-3:]),
-        key.reshape(-1, *key.shape[-3:]),
-        value.reshape(-1, *value.shape[-3:]),
+        query,
+        key,
+        value,
         bias,
         mask,
         dropout_rate=dropout_rate if drops else 0.0,
         dropout_key=dropout_rng if drops else None,
         **options,
     )
-    return jnp.asarray(out).reshape(query.shape)
+    # (B, T, N, H), and (B, T, N) beside it with return_residual.
+    return jax.tree.map(lambda a: jnp.asarray(a).reshape(*batch, *a.shape[1:]), out)
 
 
-def _folded(array: Any, batch: tuple[int, ...]) -> Any:
+def _folded(name: str, array: Any, batch: tuple[int, ...]) -> Any:
     """(..., N, T, S) -> (B, N, T, S), or (1, N, T, S) where no batch axis is there in full."""
     if array is None:
         return None
@@ -101,7 +118,23 @@ def _folded(array: Any, batch: tuple[int, ...]) -> Any:
     leading, rest = array.shape[:-3], array.shape[-3:]
     if math.prod(leading) == 1:
         return array.reshape(1, *[1] * (3 - len(rest)), *rest)
-    full = jnp.broadcast_to(
-        array.reshape(*[1] * (len(batch) - len(leading)), *array.shape), (*batch, *rest)
-    )
-    return full.reshape(-1, *rest)
+    wide = array.reshape(*[1] * (len(batch) - len(leading)), *array.shape)
+    if wide.ndim != len(batch) + 3 or any(
+        size not in (1, all_) for size, all_ in zip(wide.shape, batch, strict=False)
+    ):
+        raise ValueError(
+            f"{name} must be broadcastable to (..., N, T, S), for the batch axes {batch} of query; "
+            f"received {array.shape}. Check the order of the axes."
+        )
+    return jnp.broadcast_to(wide, (*batch, *rest)).reshape(math.prod(batch), *rest)
+
+
+def _by_row(name: str, array: Any, batch: tuple[int, ...]) -> Any:
+    """Lengths (...) -> (B,), ids (..., T) -> (B, T); what has one batch axis stays as it is."""
+    if array is None:
+        return None
+    array = as_array(name, array)
+    own = array.shape[len(batch) :]
+    if array.shape[: len(batch)] != batch or len(own) != name.endswith("ids"):
+        return array
+    return array.reshape(math.prod(batch), *own)

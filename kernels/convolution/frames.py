@@ -34,19 +34,6 @@ def padding_frames(padding: Any, reach: int) -> tuple[int, int]:
     return left, right
 
 
-def counted(lengths: Any, frames: int) -> Any:
-    """Lengths from 0 to the number of frames, whatever integers they were, as int32.
-
-    Example:
-        >>> counted(jnp.array([-1, 3, 9]), 5)
-        Array([0, 3, 5], dtype=int32)
-    """
-    if lengths is None:
-        return None
-    most = min(frames, jnp.iinfo(lengths.dtype).max)
-    return jnp.clip(lengths, 0, most).astype(jnp.int32)
-
-
 def zero_after(array: Any, lengths: Any) -> Any:
     """(B, T, C) with zeros from lengths[b] on, whatever was there."""
     if lengths is None:
@@ -78,12 +65,12 @@ def with_state(inputs: Any, lengths: Any, state: Any, padding: Any, reach: int) 
         ValueError: the padding is not causal, or the state is of another shape or dtype.
     """
     shape = (inputs.shape[0], reach, inputs.shape[2])
-    if padding != "CAUSAL":
+    if not isinstance(padding, str) or padding != "CAUSAL":
         raise ValueError(
             f"a state needs padding='CAUSAL', so that no frame waits for the next call; received "
             f"{padding!r}."
         )
-    state = jnp.zeros(shape, inputs.dtype) if state is None else state
+    state = jnp.zeros(shape, inputs.dtype) if state is None else jnp.asarray(state)
     if state.shape != shape or state.dtype != inputs.dtype:
         raise ValueError(
             f"initial_state must be the frames that the filters reach back, of all channels of the "

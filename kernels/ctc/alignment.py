@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Num
 
-from kernels.ctc.api import _check, _operands
+from kernels.ctc.api import _prepared
+from kernels.varying import map_rows
 
 # Where a path came from, for both states of one n in one number: _ENTERED, plus one of the rest.
 _ENTERED = 1  # blank_n from label_n; without it from itself
@@ -66,8 +67,9 @@ def ctc_alignment(
         and scores of -inf.
 
     Raises:
-        ValueError: as ``ctc_loss``. Labels that are traced (under jit) cannot be looked at: the
-            scores of a sequence with an unusable label are then NaN, its frames blank.
+        ValueError: as ``ctc_loss``. What is traced (under jit) cannot be looked at: the scores of a
+            sequence with an unusable label, or one after a padded one, are then NaN, its frames
+            blank.
 
     Example:
         >>> import jax.numpy as jnp
@@ -81,15 +83,9 @@ def ctc_alignment(
     Source: Graves et al., "Connectionist Temporal Classification", ICML 2006, section 4.1, with the
     maximum in place of the sum.
     """
-    blank_id = _check(logits, logit_paddings, labels, label_paddings, blank_id)
-    operands = _operands(logits, logit_paddings, labels, label_paddings, blank_id)
-    if operands.logits.shape[1] == 0:  # as a padded frame: what is not there cannot be indexed
-        logits, valid = (
-            jnp.pad(x, ((0, 0), (0, 1), *[(0, 0)] * (x.ndim - 2))) for x in operands[:2]
-        )
-        found = _align_rows(*operands._replace(logits=logits, valid=valid), jnp.int32(blank_id))
-        return found._replace(frames=found.frames[:, :0])
-    return _align_rows(*operands, jnp.int32(blank_id))
+    operands, blank_id, frames = _prepared(logits, logit_paddings, labels, label_paddings, blank_id)
+    found = _align_rows(*operands, jnp.int32(blank_id))
+    return found._replace(frames=found.frames[:, :frames])
 
 
 @jax.jit
@@ -118,7 +114,7 @@ def _align_rows(logits, valid, labels, label_lengths, usable, blank_id) -> Align
         scores_N = jnp.where(possible | padded_N, scores_N, impossible)
         return Alignment(frames_T, spans, scores_N)
 
-    return jax.vmap(align)(logits, valid, labels, label_lengths, usable)
+    return map_rows(align, logits, valid, labels, label_lengths, usable)
 
 
 def _viterbi(logits_TK, peaks_T, valid_T, labels_N, count, blank_id):

@@ -11,7 +11,9 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, Num
 
+from kernels.arguments import FLOATS, truth_values, whole_number
 from kernels.dispatch import Operation
+from kernels.varying import map_rows
 
 _MODULES = {"xla": "kernels.ctc.xla", "triton": "kernels.ctc.kernel"}
 _loss = Operation("ctc_loss", _MODULES, derivatives="kernels.ctc.derivatives", saves=True)
@@ -47,7 +49,10 @@ def ctc_loss(
     Takes the place of ``optax.ctc_loss``; ``ctc_loss_with_forward_probs`` has no counterpart, but
     see ``ctc_posteriors``. A target that no path can produce (fewer valid frames
     than labels plus neighbouring repeats, or probability zero where it is needed) has likelihood
-    zero: its loss is infinite, its gradient zero. Other rows of the batch do not notice.
+    zero: its loss is infinite, its gradient zero. Other rows of the batch do not notice. Zero is
+    also what a class counts as in a frame where its log probability is below -181704 nats,
+    2^-262144, so that finite logits can have an infinite loss. (In Triton: below
+    2^-min(2^21, 2^29 / T) of the likeliest.)
 
     Args:
         logits: unnormalised log probabilities, (B, T, K); float32, bfloat16, float16, or float64 in
@@ -65,9 +70,10 @@ def ctc_loss(
         The loss in nats per sequence, (B,), never negative; float32, or float64 for such logits.
 
     Raises:
-        ValueError: a rank, shape, dtype or ``blank_id`` that does not fit the others, or a valid
-            label that is the blank or outside [0, K). Labels that are traced (arguments of a
-            function under ``jit``) cannot be looked at: such a row then gets the loss NaN.
+        ValueError: a rank, shape, dtype or ``blank_id`` that does not fit the others, a valid label
+            that is the blank or outside [0, K), or one after a padded one. What is traced
+            (arguments of a function under ``jit``) cannot be looked at: such a row then gets the
+            loss NaN.
         NotImplementedError: ``implementation`` cannot compute this, with the reason.
 
     Example:
@@ -81,8 +87,10 @@ def ctc_loss(
     ICML 2006.
     """
     del log_epsilon
-    blank_id = _check(logits, logit_paddings, labels, label_paddings, blank_id)
-    *operands, usable = _operands(logits, logit_paddings, labels, label_paddings, blank_id)
+    truth_values(zero_infinity=zero_infinity)
+    (*operands, usable), blank_id, _ = _prepared(
+        logits, logit_paddings, labels, label_paddings, blank_id
+    )
     (loss,) = _loss(*operands, blank_id=blank_id, implementation=implementation)
     if zero_infinity:
         loss = jnp.where(jnp.isposinf(loss), jnp.zeros_like(loss), loss)
@@ -128,17 +136,17 @@ def ctc_posteriors(
 
     Source: Graves et al., 2006, equation 14.
     """
-    blank_id = _check(logits, logit_paddings, labels, label_paddings, blank_id)
-    *operands, usable = _operands(logits, logit_paddings, labels, label_paddings, blank_id)
+    (*operands, usable), blank_id, given_frames = _prepared(
+        logits, logit_paddings, labels, label_paddings, blank_id
+    )
     (occupancy,) = _occupancy(*operands, blank_id=blank_id, implementation=implementation)
     rows, frames, _ = occupancy.shape
     index = jnp.pad(operands[2], ((0, 0), (1, 0)), constant_values=blank_id)
-    by_class = jnp.zeros((rows, frames, jnp.shape(logits)[2]), occupancy.dtype)
-    posterior = jax.vmap(lambda sums, k, terms: sums.at[:, k].add(terms))(
-        by_class, index, occupancy
+    by_class = jnp.zeros((rows, frames, operands[0].shape[2]), occupancy.dtype)
+    posterior = map_rows(
+        lambda sums, k, terms: sums.at[:, k].add(terms), by_class, index, occupancy
     )
-    posterior = posterior[:, : jnp.shape(logits)[1]]
-    return jnp.where(usable[:, None, None], posterior, jnp.nan)
+    return jnp.where(usable[:, None, None], posterior[:, :given_frames], jnp.nan)
 
 
 def ctc_feasible(
@@ -154,10 +162,12 @@ def ctc_feasible(
         label_paddings: 0 for a valid label, 1 (or True) for a padded one, (B, N).
 
     Returns:
-        True where the loss is finite for finite logits, (B,).
+        True where the loss is finite for finite logits, (B,), as long as no log probability is
+        below -181704 nats, which ``ctc_loss`` takes for impossible.
 
     Raises:
-        ValueError: a rank, shape or dtype that does not fit the others.
+        ValueError: a rank, shape or dtype that does not fit the others, or a valid label after a
+            padded one; where ``label_paddings`` is traced, the row of such a label gets False.
 
     Example:
         >>> import jax.numpy as jnp
@@ -165,12 +175,30 @@ def ctc_feasible(
         >>> ctc_feasible(two_frames, jnp.array([[1, 2], [1, 1]]), jnp.zeros((2, 2)))
         Array([ True, False], dtype=bool)
     """
-    _check_paddings(logit_paddings=logit_paddings, labels=labels, label_paddings=label_paddings)
-    frames = jnp.sum(_is_valid(logit_paddings), axis=1, dtype=jnp.int32)
-    labels, valid = jnp.asarray(labels), _is_valid(label_paddings)
-    repeats = (labels[:, 1:] == labels[:, :-1]) & valid[:, 1:] & valid[:, :-1]
+    paddings, ids, padded = (_array(a) for a in (logit_paddings, labels, label_paddings))
+    _check_paddings(logit_paddings=paddings, labels=ids, label_paddings=padded)
+    if (found := _concrete(padded)) is not None:
+        _check_order(found[0].astype(bool))
+    frames = jnp.sum(_is_valid(paddings), axis=1, dtype=jnp.int32)
+    ids, valid = jnp.asarray(ids), _is_valid(padded)
+    repeats = (ids[:, 1:] == ids[:, :-1]) & valid[:, 1:] & valid[:, :-1]
     needed = jnp.sum(valid, axis=1, dtype=jnp.int32) + jnp.sum(repeats, axis=1, dtype=jnp.int32)
-    return frames >= needed
+    return (frames >= needed) & _is_right_padded(valid)
+
+
+def _prepared(logits, logit_paddings, labels, label_paddings, blank_id):
+    """The operands, with one padded frame where there is none; the blank; how many are given."""
+    x, frames, ids, padded = map(_array, (logits, logit_paddings, labels, label_paddings))
+    blank = _check(x, frames, ids, padded, blank_id)
+    return _operands(x, frames, ids, padded, blank), blank, x.shape[1]
+
+
+def _array(argument):
+    """Lists as arrays; arrays as they are, for NumPy's may have more bits than JAX keeps."""
+    if hasattr(argument, "dtype"):
+        return argument
+    traced = any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(argument))
+    return jnp.asarray(argument) if traced else np.asarray(argument)
 
 
 def _operands(logits, logit_paddings, labels, label_paddings, blank_id) -> _Operands:
@@ -188,12 +216,17 @@ def _operands(logits, logit_paddings, labels, label_paddings, blank_id) -> _Oper
         valid_frames,
         jnp.where(harmless, labels, jnp.zeros_like(labels)),
         jnp.sum(valid, axis=1, dtype=jnp.int32),
-        jnp.all(harmless | ~valid, axis=1),
+        jnp.all(harmless | ~valid, axis=1) & _is_right_padded(valid),
     )
 
 
 def _is_valid(paddings):
     return ~jnp.asarray(paddings).astype(bool)
+
+
+def _is_right_padded(valid):
+    """Rows without a valid label after a padded one."""
+    return ~jnp.any(valid[:, 1:] & ~valid[:, :-1], axis=1)
 
 
 def _is_wrong(labels, classes, blank_id):
@@ -219,32 +252,38 @@ def _check(logits, logit_paddings, labels, label_paddings, blank_id) -> int:
     _check_paddings(
         logits=logits, logit_paddings=logit_paddings, labels=labels, label_paddings=label_paddings
     )
-    if not jnp.issubdtype(jnp.result_type(logits), jnp.floating):
+    if str(jnp.result_type(logits)) not in FLOATS:
         raise ValueError(
-            f"logits must be floating point; received {jnp.result_type(logits)}. "
-            "Cast them with .astype(jnp.float32)."
+            f"logits must be floating point, one of {FLOATS}; received "
+            f"{jnp.result_type(logits)}. Cast them with .astype(jnp.float32)."
         )
     classes = jnp.shape(logits)[2]
-    if not isinstance(blank_id, int | np.integer) or not 0 <= blank_id < classes:
+    blank = whole_number(blank_id)
+    if blank is None or not 0 <= blank < classes:
         raise ValueError(
-            f"blank_id must be a class of the logits, in [0, {classes}); received {blank_id}."
+            "blank_id must be an integer that is known while tracing, a class of the logits in "
+            f"[0, {classes}); received {blank_id!r}."
         )
     found = _concrete(labels, label_paddings)
     if found is not None:
         values, padded = found[0], found[1].astype(bool)
-        if (padded[:, :-1] & ~padded[:, 1:]).any():
-            raise ValueError(
-                "label_paddings must pad on the right: no valid label after a padded one; received "
-                f"{padded.astype(int).tolist()}. Move the valid labels to the front."
-            )
-        wrong = ((values < 0) | (values >= classes) | (values == blank_id)) & ~padded
+        _check_order(padded)
+        wrong = ((values < 0) | (values >= classes) | (values == blank)) & ~padded
         if wrong.any():
             raise ValueError(
-                f"labels must be classes in [0, {classes}) other than the blank {blank_id}; "
+                f"labels must be classes in [0, {classes}) other than the blank {blank}; "
                 f"received {np.unique(values[wrong])[:8].tolist()}. Mark padding in "
                 "label_paddings, or give the logits more classes."
             )
-    return int(blank_id)
+    return blank
+
+
+def _check_order(padded) -> None:
+    if (padded[:, :-1] & ~padded[:, 1:]).any():
+        raise ValueError(
+            "label_paddings must pad on the right: no valid label after a padded one; received "
+            f"{padded.astype(int).tolist()}. Move the valid labels to the front."
+        )
 
 
 def _check_paddings(**arrays) -> None:

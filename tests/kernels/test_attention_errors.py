@@ -1,7 +1,10 @@
 """What attention says of arguments that do not fit: what must hold, what came, what to do."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import kernels
@@ -78,6 +81,12 @@ def test_options(options, message):
     refused(message, **options)
 
 
+@pytest.mark.parametrize("name", ["query", "key"])
+def test_implementations_are_checked_where_nothing_is_computed(name):
+    q, k = (Q[:, :0], KEY) if name == "query" else (Q, KEY[:, :0])
+    refused("implementation must be None or one of", q, k, k, implementation="nonsense")
+
+
 def test_what_to_do_about_masks_and_segments():
     message = refused("mask must be bool", mask=jnp.ones((T, S)))
     assert message.endswith("compare with != 0, or pass it as bias.")
@@ -116,6 +125,7 @@ def test_relative_positions_and_filters():
     ("name", "call", "message"),
     [
         ("alibi", lambda: kernels.alibi(0), "at least one head"),
+        ("alibi", lambda: kernels.alibi(jnp.int32(0)), "at least one head"),
         ("alibi", lambda: kernels.alibi(jnp.ones((2, 2))), "one floating point number per head"),
         ("t5_bias", lambda: kernels.t5_bias(jnp.ones((2, 3))), "2 buckets in each direction"),
         ("t5_bias", lambda: kernels.t5_bias(jnp.ones((32, 3)), max_distance=8), "max_distance"),
@@ -128,3 +138,10 @@ def test_relative_positions_and_filters():
 def test_tables_of_biases(name, call, message):
     with pytest.raises(ValueError, match=f"{message}.*received"):
         call()
+
+
+def test_heads_in_any_integer():
+    offsets = jnp.arange(-2, 1)
+    several: list[Any] = [np.int64(4), jnp.int32(4)]
+    for heads in several:
+        assert (kernels.alibi(heads)(offsets) == kernels.alibi(4)(offsets)).all()

@@ -1,6 +1,7 @@
 """``attention_fn`` inside Flax Linen's modules, against Linen's own attention."""
 
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -91,3 +92,60 @@ def test_weights_cannot_be_sown():
     module = nn.MultiHeadDotProductAttention(num_heads=3, attention_fn=kernels.attention_fn)
     with pytest.raises(ValueError, match=r"module must be None; received.*sow_weights=False"):
         module.init(jax.random.key(0), X, deterministic=True, sow_weights=True)
+
+
+def test_no_frames_and_no_rows():
+    for shape in ((2, 3, 0, 4, 8), (0, 5, 4, 8), (2, 0, 5, 4, 8)):
+        x, frames = jnp.ones(shape), shape[-3]
+        mask = jnp.ones((*shape[:-3], 1, frames, frames))
+        assert kernels.attention_fn(x, x, x, mask=mask).shape == shape
+
+
+def several_axes():
+    generator = np.random.default_rng(3)
+    return [jnp.asarray(generator.normal(size=(2, 3, 5, 4, 8)), jnp.float32) for _ in range(3)]
+
+
+def test_the_residual_has_all_batch_axes():
+    q, k, v = several_axes()
+    out, residual = kernels.attention_fn(q, k, v, return_residual=True)
+    np.testing.assert_array_equal(out, kernels.attention_fn(q, k, v))
+    scores = jnp.einsum("abtnh,absnh->abtns", q, k) / np.sqrt(8)
+    np.testing.assert_allclose(residual, jax.nn.logsumexp(scores, -1), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [((3, 2), (3, 2)), ((2, 3), (3, 2)), ((6,), (6,)), ((), ())]
+)
+def test_batch_axes_that_differ_are_refused(key, value):
+    q, k, v = several_axes()
+    k, v = (jnp.resize(a, (*axes, 5, 4, 8)) for a, axes in ((k, key), (v, value)))
+    with pytest.raises(ValueError, match=r"same batch axes; received query \(2, 3, 5, 4, 8\)"):
+        kernels.attention_fn(q, k, v)
+
+
+def test_biases_of_other_batch_axes_are_refused():
+    q, k, v = several_axes()
+    for shape in ((3, 2, 4, 5, 5), (2, 1, 3, 4, 5, 5), (2, 4, 5, 5)):
+        with pytest.raises(ValueError, match=r"bias must be broadcastable.*\(2, 3\) of query"):
+            kernels.attention_fn(q, k, v, jnp.ones(shape))
+
+
+def test_options_of_each_row_have_the_batch_axes():
+    q, k, v = several_axes()
+    lengths, ids = np.arange(6).reshape(2, 3), np.arange(30).reshape(2, 3, 5) // 3
+    options = {
+        "query_seq_lengths": lengths[::-1],
+        "key_value_seq_lengths": jnp.asarray(lengths),
+        "query_segment_ids": ids,
+        "key_value_segment_ids": jnp.asarray(ids),
+    }
+    found = kernels.attention_fn(q, k, v, **options)
+    for i, j in np.ndindex(2, 3):
+        one: dict[str, Any] = {name: jnp.asarray(array[i, j]) for name, array in options.items()}
+        expected = kernels.attention(q[i, j], k[i, j], v[i, j], **one)
+        np.testing.assert_allclose(found[i, j], expected, rtol=1e-5, atol=1e-6)
+    flat = {name: array.reshape(6, *array.shape[2:]) for name, array in options.items()}
+    np.testing.assert_array_equal(kernels.attention_fn(q, k, v, **flat), found)
+    with pytest.raises(ValueError, match="key_value_seq_lengths does not"):
+        kernels.attention_fn(q, k, v, key_value_seq_lengths=lengths.T)

@@ -143,14 +143,14 @@ def test_sequences_without_a_path_are_defined_and_leave_the_rest_alone():
 
 @pytest.mark.parametrize(("batch", "frames", "count"), [(2, 3, 0), (2, 0, 1), (0, 3, 1)])
 def test_axes_may_be_empty(batch, frames, count):
-    frames, spans, scores = aligned(
+    path, spans, scores = aligned(
         np.zeros((batch, frames, 2), np.float32),
         np.zeros((batch, frames)),
         np.ones((batch, count), np.int32),
         np.zeros((batch, count)),
     )
-    assert frames.shape == (batch, frames.shape[1])
-    assert not frames.any()
+    assert path.shape == (batch, frames)
+    assert not path.any()
     assert spans.shape == (batch, count, 2)
     np.testing.assert_array_equal(scores, np.full((batch, count), -np.inf))
 

@@ -1,12 +1,14 @@
 """What CTC promises for input that other implementations get wrong, and for awkward sizes."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from ctc_exact import row_exactly
 
-from kernels.ctc import ctc_feasible, ctc_loss, ctc_posteriors
+from kernels.ctc import ctc_alignment, ctc_feasible, ctc_loss, ctc_posteriors
 
 pytestmark = pytest.mark.usefixtures("in_haste")
 
@@ -161,8 +163,81 @@ def test_labels_of_any_integer_dtype_with_more_classes_than_it_holds(dtype):
 
 def test_labels_padded_on_the_left_are_refused():
     logits, paddings, labels, label_paddings = case(1, 8, 4, 3)
+    left = label_paddings.at[0, 0].set(1)
+    for function in (ctc_loss, ctc_posteriors, ctc_alignment):
+        with pytest.raises(ValueError, match="pad on the right"):
+            function(logits, paddings, labels, left)
     with pytest.raises(ValueError, match="pad on the right"):
-        ctc_loss(logits, paddings, labels, label_paddings.at[0, 0].set(1))
+        ctc_feasible(paddings, labels, left)
+
+
+def test_labels_padded_on_the_left_are_unusable_where_they_are_traced():
+    logits, paddings, labels, label_paddings = case(3, 8, 4, 3)
+    left = label_paddings.at[0, 0].set(1).at[1, 2].set(1).at[2, 1].set(1)
+    losses, gradient = value_and_gradient(logits, paddings, labels, left)
+    np.testing.assert_array_equal(jnp.isnan(losses), [True, False, True])
+    np.testing.assert_array_equal(losses[1], value_and_gradient(
+        logits[1:2], paddings[1:2], labels[1:2], left[1:2]
+    )[0][0])  # fmt: skip
+    assert not gradient[np.array([0, 2])].any()
+    posteriors = jax.jit(ctc_posteriors)(logits, paddings, labels, left)
+    np.testing.assert_array_equal(jnp.isnan(posteriors).all((1, 2)), [True, False, True])
+    scores = jax.jit(ctc_alignment)(logits, paddings, labels, left).scores
+    np.testing.assert_array_equal(jnp.isnan(scores).any(1), [True, False, True])
+    feasible = jax.jit(ctc_feasible)(paddings, labels, left)
+    np.testing.assert_array_equal(feasible, [False, True, False])
+
+
+def test_what_is_too_improbable_is_impossible_in_every_derivative():
+    """Below 2^-262144 in one frame, 181704 nats."""
+    rest = (jnp.zeros((2, 2)), jnp.array([[1], [1]]), jnp.zeros((2, 1)))
+    logits = jnp.zeros((2, 2, 3)).at[0, :, 1].set(-181710.0).at[1, :, 1].set(-181700.0)
+    losses, gradient = value_and_gradient(logits, *rest)
+    np.testing.assert_array_equal(jnp.isinf(losses), [True, False])
+    assert losses[1] > 181700
+    assert not gradient[0].any()
+    assert gradient[1].any()
+
+    direction = jnp.cos(jnp.arange(12.0)).reshape(2, 2, 3)
+    slopes = jax.jvp(lambda x: ctc_loss(x, *rest), (logits,), (direction,))[1]
+    expected = jnp.sum(gradient * direction, (1, 2))
+    np.testing.assert_allclose(slopes, expected, rtol=1e-5)
+    assert slopes[0] == 0
+
+
+def test_lists_are_arrays():
+    logits, paddings, labels, label_paddings = case(2, 6, 4, 2)
+    arrays = (logits, paddings, labels, label_paddings)
+    lists: list[Any] = [array.tolist() for array in arrays]
+    for function in (ctc_loss, ctc_posteriors):
+        np.testing.assert_array_equal(function(*lists), function(*arrays))
+    np.testing.assert_array_equal(ctc_alignment(*lists).frames, ctc_alignment(*arrays).frames)
+    np.testing.assert_array_equal(ctc_feasible(*lists[1:]), ctc_feasible(*arrays[1:]))
+    parts: Any = list(logits)  # as lists of what may be traced
+    np.testing.assert_array_equal(ctc_loss(parts, *lists[1:]), ctc_loss(*arrays))
+    far: Any = np.full((2, 2), 2**32 + 1)
+    with pytest.raises(ValueError, match=r"labels must be classes.*received \[4294967297\]"):
+        ctc_loss(logits, paddings, far, label_paddings)
+
+
+def test_blanks_in_any_integer_that_is_known():
+    operands = case(1, 6, 4, 2)
+    expected = ctc_loss(*operands)
+    several: list[Any] = [np.int64(0), jnp.int32(0)]
+    for blank in several:
+        np.testing.assert_array_equal(ctc_loss(*operands, blank_id=blank), expected)
+    with pytest.raises(ValueError, match=r"blank_id must be an integer that is known.*Tracer"):
+        jax.jit(lambda blank: ctc_loss(*operands, blank_id=blank))(0)
+    with pytest.raises(ValueError, match="zero_infinity must be True or False, known while"):
+        jax.jit(lambda zero: ctc_loss(*operands, zero_infinity=zero))(True)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float8_e4m3fn, jnp.float8_e5m2])
+def test_dtypes_without_an_implementation_are_refused(dtype):
+    logits, *rest = case(1, 6, 4, 2)
+    for function in (ctc_loss, ctc_posteriors, ctc_alignment):
+        with pytest.raises(ValueError, match=r"floating point, one of .*received float8"):
+            function(logits.astype(dtype), *rest)
 
 
 def test_feasible_agrees_with_the_loss():

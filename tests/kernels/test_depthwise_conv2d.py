@@ -256,7 +256,7 @@ X, F = np.zeros((1, 5, 5, 4), np.float32), np.zeros((3, 3, 4), np.float32)
         ((X, F[:0]), {}, "h and w from 1 on"),
         ((X, F[..., :2]), {}, "must share C"),
         ((X, F, X[0, 0, :, 0]), {}, r"must share C; .*bias \(5,\)"),
-        ((X.astype(int), F), {}, r"inputs must be floating; .*astype"),
+        ((X.astype(int), F), {}, r"inputs must be floating.*astype"),
         ((X, F), {"strides": 2}, "strides must be two integers from 1 on; received 2"),
         ((X, F), {"dilation": (1, 0)}, r"dilation must be two integers.*received \(1, 0\)"),
         ((X, F), {"padding": "same"}, "padding must be one of .* received 'same'"),

@@ -67,6 +67,23 @@ def test_what_an_implementation_cannot_do_is_refused_with_the_reason():
             kernels.depthwise_conv1d(x, f, implementation="triton")
 
 
+def test_maps_of_nothing_have_the_shapes_of_maps():
+    """Convolutions have a test of their own."""
+    q, labels, paddings = jnp.ones((2, 2, 5, 4, 8)), jnp.ones((2, 1), jnp.int32), jnp.zeros((2, 5))
+
+    def losses(logits):
+        return kernels.ctc_loss(logits, paddings, labels, jnp.zeros((2, 1)))
+
+    def attend(q):
+        return kernels.attention(q, q, q, return_residual=True)
+
+    for function, x in ((losses, q[..., 0, :]), (attend, q)):
+        for derived in (function, lambda x, f=function: jax.vjp(f, x)[1](f(x))):
+            found, two = jax.vmap(derived)(x[:0]), jax.eval_shape(jax.vmap(derived), x)
+            for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(two), strict=True):
+                assert (a.shape, a.dtype) == ((0, *b.shape[1:]), b.dtype)
+
+
 def test_what_xla_runs_is_traced_once_for_its_shapes_and_for_the_program(monkeypatch):
     module, traced = importlib.import_module("kernels.ctc.xla"), []
 

@@ -50,6 +50,7 @@ def test_eight_devices_give_what_one_gives_without_gathering():
         "checked features of conv2d",
         *(f"checked second derivatives of {o}" for o in sharded.differentiated_twice()),
         "checked ctc_posteriors",
+        "checked CTC over explicit axes",
     ]
 
 

@@ -180,6 +180,27 @@ def check_features(mesh: jax.sharding.Mesh) -> None:
             assert problems.error(one, np.asarray(other, np.float64)) < 2e-6
 
 
+def check_explicit() -> None:
+    """Rows over an explicit axis, of all operands or of the logits alone: the path and its like."""
+    mesh = jax.make_mesh((DEVICES,), ("data",), axis_types=(jax.sharding.AxisType.Explicit,))
+    logits = np.random.default_rng(0).normal(size=(DEVICES, 6, 5)).astype(np.float32)
+    labels = np.full((DEVICES, 2), [1, 2], np.int32)
+    operands = (logits, np.zeros(logits.shape[:2]), labels, np.zeros(labels.shape))
+    rows = jax.NamedSharding(mesh, jax.P("data"))
+    everything = [jax.device_put(operand, rows) for operand in operands]
+    functions: list[Any] = [kernels.ctc_loss, kernels.ctc_posteriors, kernels.ctc_alignment]
+    for function in functions:
+        alone = jax.tree.leaves(function(*operands))
+        for given in (everything, [everything[0], *operands[1:]], [logits, *everything[1:]]):
+            for call in (function, jax.jit(function)):
+                within = [call(*given)]
+                with jax.set_mesh(mesh):
+                    within.append(call(*given))
+                for found in map(jax.tree.leaves, within):
+                    for one, other in zip(found, alone, strict=True):
+                        np.testing.assert_allclose(one, other, rtol=2e-6, atol=1e-6)
+
+
 def elements(shapes: str) -> int:
     """How many numbers arrays of these shapes have."""
     return sum(math.prod(int(n) for n in dims.split(",") if n) for dims in _SHAPE.findall(shapes))
@@ -212,6 +233,8 @@ def on_cpu() -> None:
         print("checked second derivatives of", operation, flush=True)
     check_values(Posteriors(case("ctc_loss"), "xla"), mesh, cut=False)
     print("checked ctc_posteriors", flush=True)
+    check_explicit()
+    print("checked CTC over explicit axes", flush=True)
 
 
 def for_cuda() -> None:

@@ -3,14 +3,13 @@
 Axes: B batch, T frames, U frames out, C channels, W width, S = W - 1 frames of state.
 """
 
-import math
 from typing import Any
 
-import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Int
 
-from kernels.convolution.frames import counted, last_frames, padding_frames, with_state
+from kernels import arguments
+from kernels.arguments import arrays, check_dtypes, counted, truth_values
+from kernels.convolution.frames import last_frames, padding_frames, with_state
 from kernels.dispatch import Operation
 
 NORMS = ("layer", "batch_inference")
@@ -88,8 +87,12 @@ def conformer_convolution(
     Source: Gulati et al., "Conformer: Convolution-augmented Transformer for Speech Recognition",
     2020, arXiv 2005.08100, section 2.2.
     """
-    _check_norm(norm, mean, variance, epsilon)
-    _check_arrays(inputs, filters, scale, offset, bias, mean, variance, lengths)
+    truth_values(return_state=return_state)
+    epsilon = _checked_norm(norm, mean, variance, epsilon)
+    inputs, filters, *vectors, lengths = _checked_arrays(
+        inputs, filters, lengths, scale=scale, offset=offset, bias=bias, mean=mean,
+        variance=variance,
+    )  # fmt: skip
     lengths = counted(lengths, inputs.shape[1])
     reach = filters.shape[0] - 1
     left, right = padding_frames(padding, reach)
@@ -101,21 +104,20 @@ def conformer_convolution(
     if initial_state is not None or return_state:
         inputs, lengths = with_state(inputs, lengths, initial_state, padding, reach)
         left = 0
-    small = (filters, scale, offset, bias, mean, variance)
     outputs, *_ = _operation(
         inputs,
-        *(None if array is None else array[None] for array in small),
+        *(None if array is None else array[None] for array in (filters, *vectors)),
         lengths,
         left=left,
         right=right,
         norm=norm,
-        epsilon=float(epsilon),
+        epsilon=epsilon,
         implementation=implementation,
     )
     return (outputs, last_frames(inputs, lengths, reach)) if return_state else outputs
 
 
-def _check_norm(norm, mean, variance, epsilon):
+def _checked_norm(norm, mean, variance, epsilon):
     if norm not in NORMS:
         raise ValueError(f"norm must be one of {[*NORMS]}; received {norm!r}.")
     given = [name for name, a in (("mean", mean), ("variance", variance)) if a is not None]
@@ -125,15 +127,16 @@ def _check_norm(norm, mean, variance, epsilon):
             f"mean and variance must be given for norm='batch_inference', and for no other; "
             f"received norm={norm!r} with {' and '.join(given) or 'neither'}."
         )
-    if not (isinstance(epsilon, (int, float, np.floating)) and 0 < epsilon < math.inf):
+    known = arguments.number("epsilon", epsilon, "Pass a Python number.")
+    if not known > 0:
         raise ValueError(f"epsilon must be a number above zero; received {epsilon!r}.")
+    return known
 
 
-def _check_arrays(inputs, filters, scale, offset, bias, mean, variance, lengths):
-    vectors = {"scale": scale, "offset": offset, "bias": bias, "mean": mean, "variance": variance}
-    arrays = {"inputs": inputs, "filters": filters, **vectors, "lengths": lengths}
-    arrays = {name: array for name, array in arrays.items() if array is not None}
-    received = ", ".join(f"{name} {array.shape} {array.dtype}" for name, array in arrays.items())
+def _checked_arrays(inputs, filters, lengths, **vectors):
+    given = arrays(inputs=inputs, filters=filters, **vectors, lengths=lengths)
+    inputs, filters = given["inputs"], given["filters"]
+    received = ", ".join(f"{name} {array.shape} {array.dtype}" for name, array in given.items())
     wanted = f"inputs (B, T, 2C), filters (W, C), lengths (B,), and (C,) for {', '.join(vectors)}"
     if inputs.ndim != 3 or filters.ndim != 2 or 0 in filters.shape:
         raise ValueError(
@@ -142,9 +145,7 @@ def _check_arrays(inputs, filters, scale, offset, bias, mean, variance, lengths)
     channels = filters.shape[1:]
     expected = {"inputs": (*inputs.shape[:2], 2 * channels[0]), "lengths": inputs.shape[:1]}
     expected |= dict.fromkeys(vectors, channels)
-    if any(arrays[name].shape != shape for name, shape in expected.items() if name in arrays):
+    if any(given[name].shape != shape for name, shape in expected.items() if name in given):
         raise ValueError(f"{wanted} must share B and C; received {received}.")
-    for name, array in arrays.items():
-        kind = jnp.integer if name == "lengths" else jnp.floating
-        if not jnp.issubdtype(array.dtype, kind):
-            raise ValueError(f"{name} must be {kind.__name__}; received {received}. Use .astype().")
+    check_dtypes(given, received)
+    return inputs, filters, *map(given.get, (*vectors, "lengths"))

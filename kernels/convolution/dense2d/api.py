@@ -5,10 +5,9 @@ Axes: B batch, H by W pixels, I channels, h by w taps, O features, U by V pixels
 
 from collections.abc import Sequence
 
-import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
+from kernels.arguments import arrays, check_dtypes, whole_number
 from kernels.convolution.activations import check_activation
 from kernels.convolution.windows import window
 from kernels.dispatch import Operation
@@ -73,8 +72,8 @@ def conv2d(
         Array([[ 8., 12.],
                [20., 24.]], dtype=float32)
     """
-    _check_arrays(inputs, filters, bias, groups)
-    where = window(inputs.shape[1:3], filters.shape[:2], strides, padding, dilation, int(groups))
+    inputs, filters, bias, groups = _checked_arrays(inputs, filters, bias, groups)
+    where = window(inputs.shape[1:3], filters.shape[:2], strides, padding, dilation, groups)
     check_activation(activation)
     (outputs,) = _conv2d(
         inputs,
@@ -87,25 +86,25 @@ def conv2d(
     return outputs
 
 
-def _check_arrays(inputs, filters, bias, groups):
-    arrays = {"inputs": inputs, "filters": filters, "bias": bias}
-    arrays = {name: array for name, array in arrays.items() if array is not None}
-    received = ", ".join(f"{name} {array.shape} {array.dtype}" for name, array in arrays.items())
+def _checked_arrays(inputs, filters, bias, groups):
+    given = arrays(inputs=inputs, filters=filters, bias=bias)
+    inputs, filters, bias = given["inputs"], given["filters"], given.get("bias")
+    received = ", ".join(f"{name} {array.shape} {array.dtype}" for name, array in given.items())
     wanted = "inputs (B, H, W, I), filters (h, w, I / groups, O) and bias (O,)"
     if inputs.ndim != 4 or filters.ndim != 4 or 0 in filters.shape:
         raise ValueError(f"conv2d takes {wanted}, filters not empty; received {received}.")
-    if not isinstance(groups, (int, np.integer)) or groups < 1 or filters.shape[3] % groups:
+    count = whole_number(groups)
+    if count is None or count < 1 or filters.shape[3] % count:
         raise ValueError(
-            f"groups must be an integer from 1 on that divides the features, {filters.shape[3]}; "
-            f"received {groups!r}."
+            "groups must be an integer from 1 on, known while tracing, that divides the features, "
+            f"{filters.shape[3]}; received {groups!r}."
         )
-    if inputs.shape[3] != filters.shape[2] * groups:
+    if inputs.shape[3] != filters.shape[2] * count:
         raise ValueError(
-            f"{wanted}: each of {groups} groups of filters has {filters.shape[2]} channels, so "
-            f"inputs must have {filters.shape[2] * groups}; received {received}."
+            f"{wanted}: each of {count} groups of filters has {filters.shape[2]} channels, so "
+            f"inputs must have {filters.shape[2] * count}; received {received}."
         )
     if bias is not None and bias.shape != filters.shape[3:]:
         raise ValueError(f"{wanted} must share O; received {received}.")
-    for name, array in arrays.items():
-        if not jnp.issubdtype(array.dtype, jnp.floating):
-            raise ValueError(f"{name} must be floating; received {received}. Use .astype().")
+    check_dtypes(given, received)
+    return inputs, filters, bias, count

@@ -3,14 +3,13 @@
 Axes: B batch, T frames, C channels, W width of the filters, S = (W - 1) dilation frames of state.
 """
 
-import operator
 from typing import Any
 
-import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from kernels.arguments import arrays, check_dtypes, counted, truth_values, whole_number
 from kernels.convolution.activations import check_activation
-from kernels.convolution.frames import counted, last_frames, padding_frames, with_state
+from kernels.convolution.frames import last_frames, padding_frames, with_state
 from kernels.dispatch import Operation
 
 _operation = Operation(
@@ -69,7 +68,8 @@ def depthwise_conv1d(
         >>> depthwise_conv1d(x, jnp.ones((2, 1)), padding="CAUSAL")[0, :, 0]
         Array([1., 3., 5., 7.], dtype=float32)
     """
-    _check_arrays(inputs, filters, bias, lengths)
+    truth_values(return_state=return_state)
+    inputs, filters, bias, lengths = _checked_arrays(inputs, filters, bias, lengths)
     lengths = counted(lengths, inputs.shape[1])
     dilation = _checked_dilation(dilation)
     reach = (filters.shape[0] - 1) * dilation
@@ -98,27 +98,25 @@ def depthwise_conv1d(
 
 
 def _checked_dilation(dilation):
-    try:
-        checked = operator.index(dilation)
-    except TypeError:
-        checked = 0
-    if checked < 1:
-        raise ValueError(f"dilation must be an integer from 1 on; received {dilation!r}.")
+    checked = whole_number(dilation)
+    if checked is None or checked < 1:
+        raise ValueError(
+            "dilation must be an integer from 1 on that is known while tracing; received "
+            f"{dilation!r}."
+        )
     return checked
 
 
-def _check_arrays(inputs, filters, bias, lengths):
-    arrays = {"inputs": inputs, "filters": filters, "bias": bias, "lengths": lengths}
-    arrays = {name: array for name, array in arrays.items() if array is not None}
-    received = ", ".join(f"{name} {array.shape} {array.dtype}" for name, array in arrays.items())
+def _checked_arrays(inputs, filters, bias, lengths):
+    given = arrays(inputs=inputs, filters=filters, bias=bias, lengths=lengths)
+    inputs, filters = given["inputs"], given["filters"]
+    received = ", ".join(f"{name} {array.shape} {array.dtype}" for name, array in given.items())
     wanted = "inputs (B, T, C), filters (W, C), bias (C,) and lengths (B,)"
     if inputs.ndim != 3 or filters.ndim != 2 or filters.shape[0] == 0:
         raise ValueError(f"depthwise_conv1d takes {wanted}, W from 1 on; received {received}.")
     expected = {"filters": (filters.shape[0], inputs.shape[2]), "bias": inputs.shape[2:]}
     expected["lengths"] = inputs.shape[:1]
-    if any(arrays[name].shape != shape for name, shape in expected.items() if name in arrays):
+    if any(given[name].shape != shape for name, shape in expected.items() if name in given):
         raise ValueError(f"{wanted} must share B and C; received {received}.")
-    for name, array in arrays.items():
-        kind = jnp.integer if name == "lengths" else jnp.floating
-        if not jnp.issubdtype(array.dtype, kind):
-            raise ValueError(f"{name} must be {kind.__name__}; received {received}. Use .astype().")
+    check_dtypes(given, received)
+    return inputs, filters, given.get("bias"), given.get("lengths")

@@ -5,9 +5,9 @@ Axes: B batch, H by W pixels, C channels, h by w taps, U by V pixels of the resu
 
 from collections.abc import Sequence
 
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from kernels.arguments import arrays, check_dtypes
 from kernels.convolution.activations import check_activation
 from kernels.convolution.windows import window
 from kernels.dispatch import Operation
@@ -66,7 +66,7 @@ def depthwise_conv2d(
         Array([[ 8., 12.],
                [20., 24.]], dtype=float32)
     """
-    _check_arrays(inputs, filters, bias)
+    inputs, filters, bias = _checked_arrays(inputs, filters, bias)
     where = window(inputs.shape[1:3], filters.shape[:2], strides, padding, dilation)
     check_activation(activation)
     (outputs,) = _operation(
@@ -80,10 +80,10 @@ def depthwise_conv2d(
     return outputs
 
 
-def _check_arrays(inputs, filters, bias):
-    arrays = {"inputs": inputs, "filters": filters, "bias": bias}
-    arrays = {name: array for name, array in arrays.items() if array is not None}
-    received = ", ".join(f"{name} {array.shape} {array.dtype}" for name, array in arrays.items())
+def _checked_arrays(inputs, filters, bias):
+    given = arrays(inputs=inputs, filters=filters, bias=bias)
+    inputs, filters, bias = given["inputs"], given["filters"], given.get("bias")
+    received = ", ".join(f"{name} {array.shape} {array.dtype}" for name, array in given.items())
     wanted = "inputs (B, H, W, C), filters (h, w, C) and bias (C,)"
     if inputs.ndim != 4 or filters.ndim != 3 or 0 in filters.shape[:2]:
         raise ValueError(
@@ -92,6 +92,5 @@ def _check_arrays(inputs, filters, bias):
     channels = inputs.shape[3:]
     if filters.shape[2:] != channels or (bias is not None and bias.shape != channels):
         raise ValueError(f"{wanted} must share C; received {received}.")
-    for name, array in arrays.items():
-        if not jnp.issubdtype(array.dtype, jnp.floating):
-            raise ValueError(f"{name} must be floating; received {received}. Use .astype().")
+    check_dtypes(given, received)
+    return inputs, filters, bias
