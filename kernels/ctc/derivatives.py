@@ -33,8 +33,8 @@ def _emissions(logits, valid, labels, label_lengths, blank_id):
     log_probs = reference.log_softmax(logits, valid)
     emissions = reference.log_emissions(log_probs, labels, blank_id)
     # Nothing moves a loss that is infinite because the other implementations count this as zero.
-    possible = emissions >= SMALLEST * math.log(2)
-    emissions = jnp.where(possible, emissions, jnp.full_like(emissions, -jnp.inf))
+    impossible = emissions < SMALLEST * math.log(2)
+    emissions = jnp.where(impossible, jnp.full_like(emissions, -jnp.inf), emissions)
     return emissions, valid, labels, label_lengths
 
 
