@@ -165,9 +165,10 @@ def test_numbers_of_any_kind_that_are_known():
     with pytest.raises(ValueError, match="epsilon must be a finite number that is known while"):
         jax.jit(lambda epsilon: operation(*arrays, epsilon=epsilon))(1e-5)
     x, f = jnp.ones((1, 5, 4, 2)), jnp.ones((2, 2, 1, 2))
-    assert kernels.conv2d(x, f, groups=jnp.int32(2)).shape == x.shape
+    one: Any = jnp.int32(1)
+    assert kernels.conv2d(x, f, groups=2 * one).shape == x.shape
     with pytest.raises(ValueError, match=r"groups must be an integer from 1 on, known while"):
         jax.jit(lambda groups: kernels.conv2d(x, f, groups=groups))(2)
-    assert kernels.depthwise_conv1d(x[0], f[0, :, 0], dilation=jnp.int32(1)).shape == x.shape[1:]
+    assert kernels.depthwise_conv1d(x[0], f[0, :, 0], dilation=one).shape == x.shape[1:]
     with pytest.raises(ValueError, match=r"dilation must be an integer from 1 on that is known"):
         jax.jit(lambda d: kernels.depthwise_conv1d(x[0], f[0, :, 0], dilation=d))(1)
