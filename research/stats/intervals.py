@@ -235,10 +235,8 @@ def rounded(values: np.ndarray, scale: float | None = None) -> np.ndarray:
     values = np.asarray(values, dtype=np.float64)
     if scale is None:
         scale = float(np.abs(values, where=np.isfinite(values), out=np.zeros(values.shape)).max())
-    if not scale > 0:
-        return values
     unit = math.ldexp(1.0, math.frexp(scale)[1] - 40)  # a power of two keeps short numbers exact
-    return np.rint(values / unit) * unit
+    return np.rint(values / unit) * unit if unit else values
 
 
 def check_level(level: float) -> None:

@@ -42,8 +42,8 @@ def compare(method: ArrayLike, reference: ArrayLike, *, level: float = 0.95) -> 
 
     A failed run is worth infinity: in the signed-rank test its difference has the largest rank, and
     two failures on one seed are a tie. A t test over the runs that survived would flatter the
-    method that fails, so there is none. Differences that are equal but for rounding are equal, and
-    leave the rank test too.
+    method that fails, so there is none. Where differences are equal but for
+    rounding there is no spread, hence none either.
 
     Args:
         method: (n,) scores, infinity where the run failed.

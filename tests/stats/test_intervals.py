@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from research import stats
+from research.stats.intervals import rounded
 
 
 def test_mean_and_deviation_are_those_of_the_sample():
@@ -145,3 +146,8 @@ def test_a_proportion_has_the_exact_interval():
     assert all(math.isnan(end) for end in stats.proportion_interval(0, 0))
     with pytest.raises(ValueError, match="successes"):
         stats.proportion_interval(3, 2)
+
+
+@pytest.mark.parametrize("values", [[0.0, 0.0], [5e-324, 0.0], [2.0**996, -(2.0**996)], [math.inf, 1.5]])
+def test_rounding_leaves_short_numbers_of_any_size_as_they_are(values):
+    np.testing.assert_array_equal(rounded(np.array(values)), values)
