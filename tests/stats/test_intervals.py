@@ -148,6 +148,8 @@ def test_a_proportion_has_the_exact_interval():
         stats.proportion_interval(3, 2)
 
 
-@pytest.mark.parametrize("values", [[0.0, 0.0], [5e-324, 0.0], [2.0**996, -(2.0**996)], [math.inf, 1.5]])
+@pytest.mark.parametrize(
+    "values", [[0.0, 0.0], [5e-324, 0.0], [2.0**996, -(2.0**996)], [math.inf, 1.5]]
+)
 def test_rounding_leaves_short_numbers_of_any_size_as_they_are(values):
     np.testing.assert_array_equal(rounded(np.array(values)), values)
