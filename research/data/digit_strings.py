@@ -91,10 +91,12 @@ def digit_strings(
     step: int,
     batch_size: int,
     max_samples: int,
+    across_speakers: bool = False,
 ) -> StringBatch:
     """Make the batch of strings that belongs to (seed, step): same arguments, same bits.
 
-    The speaker is drawn uniformly among those of `indices`, the number of digits uniformly in
+    A string is by one speaker, drawn uniformly among those of `indices`, or each of its digits by
+    any of them. The number of digits uniformly in
     min_digits..max_digits, each clip uniformly among the speaker's, with replacement. Each clip
     gets a level of its own and 5 ms fades; then noise n + a n' is added at the drawn ratio of
     speech to noise power: n is white gaussian noise (a window at a drawn position of a reel of
@@ -110,6 +112,7 @@ def digit_strings(
         step: which batch of the stream, >= 0.
         batch_size: strings B.
         max_samples: samples S of the padded waveforms; also the longest string.
+        across_speakers: whether the digits of a string are by any of the speakers.
 
     Returns:
         The batch, with N = config.max_digits.
@@ -143,6 +146,8 @@ def digit_strings(
     rate = recordings.sample_rate
     sizes = recordings.sizes
     _check_room(recordings, pools, sizes, config, max_samples)
+    if across_speakers:
+        pools = [np.concatenate(pools)]
 
     rng = np.random.Generator(np.random.Philox(key=[seed, step]))
     waveforms = np.zeros((batch_size, max_samples), np.float32)

@@ -37,6 +37,7 @@ DIGITS = tuple("0123456789")
 
 _SEED = 20_060_625  # of the training strings; validation and test follow
 _STEP_SIZE = 128  # strings made at a time
+_ACROSS = "train"  # whose strings have digits by several speakers
 
 
 class Material(NamedTuple):
@@ -113,8 +114,10 @@ def digit_material(
 ) -> Material:
     """Strings of spoken digits, the test ones by a speaker that no other part has.
 
-    Of "fsdd+espeak" every second training string is by one of espeak-ng's voices: a handful of
-    speakers is too few to learn what speakers have in common.
+    The digits of a training string are by any of the training speakers, so that nothing in it but
+    the digit itself tells how it will sound; others are by one speaker. Of "fsdd+espeak" every
+    second training string is by espeak-ng's voices: a handful of speakers is too few to learn what
+    speakers have in common.
 
     Args:
         corpus: of ``CORPORA``.
@@ -139,12 +142,14 @@ def _digit_material(
     config = _front_end(recordings)
     parts, batches = {}, []
     for part, (name, size) in enumerate(SIZES.items()):
-        batches = _strings(recordings, split[part], _SEED + part, size)
+        batches = _strings(recordings, split[part], _SEED + part, size, name == _ACROSS)
         parts[name] = _features(batches, config, size)
     synthetic = _synthetic(corpus, data_dir)
     if synthetic is not None:
         everyone, half = np.arange(len(synthetic)), SIZES["train"] // 2
-        more = _features(_strings(synthetic, everyone, _SEED + len(SIZES), half), config, half)
+        more = _features(
+            _strings(synthetic, everyone, _SEED + len(SIZES), half, True), config, half
+        )
         for name, array in parts["train"].items():
             parts["train"][name] = np.concatenate([array[: len(array) - half], more[name]])
     return Material(
@@ -182,7 +187,7 @@ def fingerprint(
     synthetic = _synthetic(corpus, None if data_dir is None else str(data_dir))
     spoken = [recordings.sha256, synthetic and synthetic.sha256]
     config = asdict(_front_end(recordings))
-    definition = [spoken, speakers, asdict(STRINGS), SECONDS, SIZES, _SEED, config]
+    definition = [spoken, speakers, asdict(STRINGS), SECONDS, SIZES, _SEED, config, _ACROSS]
     return hashlib.sha256(json.dumps(definition).encode()).hexdigest()
 
 
@@ -197,7 +202,7 @@ def _synthetic(corpus: str, data_dir: str | None) -> DigitRecordings | None:
 
 
 def _strings(
-    recordings: DigitRecordings, indices: np.ndarray, seed: int, count: int
+    recordings: DigitRecordings, indices: np.ndarray, seed: int, count: int, across: bool
 ) -> list[StringBatch]:
     """At least so many strings."""
     return [
@@ -209,6 +214,7 @@ def _strings(
             step=step,
             batch_size=min(count, _STEP_SIZE),
             max_samples=round(SECONDS * recordings.sample_rate),
+            across_speakers=across,
         )
         for step in range(-(-count // _STEP_SIZE))
     ]

@@ -63,17 +63,18 @@ def _train(chunk: Chunk, run_path: Path, data_dir: str | None) -> dict[str, Any]
     with metered() as spent:
         prepared = _load(chunk.loader, chunk.task, data_dir)
         program = _program(chunk, plan, prepared, data_dir)
-        committed, steps = [], 0
+        committed, steps, stepping = [], 0, 0.0
         for group in groups_of(plan, chunk.trainings):
             if not store.missing(training.key() for training in group):
                 continue
-            ended, taken = train(program, prepared, plan, group)
+            ended, taken, took = train(program, prepared, plan, group)
             for row, found in ended:
                 if found is not None:
                     _keep_examination(run_path, row, found)
                 if store.commit(row):
                     committed.append(row["key"])
             steps += taken
+            stepping += took.running
     record = {
         "task": chunk.task._asdict(),
         "plan": plan._asdict(),
@@ -82,6 +83,8 @@ def _train(chunk: Chunk, run_path: Path, data_dir: str | None) -> dict[str, Any]
         "cpu_seconds": round(spent.cpu_seconds, 4),
         "compile_seconds": round(spent.compile_seconds, 4),
         "steps": steps,
+        # Without loading the data, compiling, testing: what a step costs.
+        "step_seconds": round(stepping, 4),
         **sizes(program, prepared, chunk.trainings[0]),
     }
     if steps:

@@ -24,6 +24,7 @@ from research.errors import ConfigError, DataError
 from research.optimizers import build_scheduled, find
 from research.sweep.chunks import Plan
 from research.sweep.curve import Curve
+from research.sweep.meter import Spent, metered
 from research.sweep.store import Row
 from research.sweep.training import Task, Training
 from research.train import State, init_state, make_train_step, padded_batches
@@ -310,7 +311,7 @@ class Trained(NamedTuple):
 
 def train(
     program: Program, prepared: Prepared, plan: Plan, trainings: Sequence[Training]
-) -> tuple[list[Trained], int]:
+) -> tuple[list[Trained], int, Spent]:
     """Run up to ``plan.chunk`` trainings of one task from start to end.
 
     Args:
@@ -320,21 +321,23 @@ def train(
         trainings: which.
 
     Returns:
-        What came of each, in their order, and how many steps were taken in all of them together.
+        What came of each, in their order; how many steps were taken in all of them together; what
+        these took, with their evaluations, but without the test.
     """
     task = trainings[0].task
     curves = [Curve(task.steps, task.evaluate_every) for _ in trainings]
-    final = any(training.phase == "final" for training in trainings)
-    steps, tested, params = 0, {}, None
-    for running, losses, means in windows(program, prepared, plan, trainings):
-        for row, curve in enumerate(curves):
-            curve.add(losses[row], float(means["loss"][row]), float(means["score"][row]))
-        steps += task.evaluate_every * len(trainings)
-        if all(curve.ended for curve in curves):
-            break
-        if final and steps == task.steps * len(trainings):
-            tested = _means(program.test(prepared.data, running), prepared.test_examples)
-            params = program.evaluated(running) if prepared.workload.examine else None
+    steps, running, tested, params = 0, None, {}, None
+    with metered() as spent:
+        for running, losses, means in windows(program, prepared, plan, trainings):
+            for row, curve in enumerate(curves):
+                curve.add(losses[row], float(means["loss"][row]), float(means["score"][row]))
+            steps += task.evaluate_every * len(trainings)
+            if all(curve.ended for curve in curves):
+                break
+    going = running is not None and not all(curve.ended for curve in curves)
+    if going and any(training.phase == "final" for training in trainings):
+        tested = _means(program.test(prepared.data, running), prepared.test_examples)
+        params = program.evaluated(running) if prepared.workload.examine else None
     ended = []
     for row, (training, curve) in enumerate(zip(trainings, curves, strict=True)):
         scores = {name: float(mean[row]) for name, mean in tested.items()}
@@ -345,7 +348,7 @@ def train(
             found = prepared.workload.examine(jax.tree.map(operator.itemgetter(row), params))
             made["result"]["details"] = dict(found.details)
         ended.append(Trained(made, found))
-    return ended, steps
+    return ended, steps, spent
 
 
 def _means(sums: Mapping[str, Array], examples: int) -> dict[str, Float[np.ndarray, " R"]]:

@@ -73,19 +73,21 @@ def test_spans_are_where_the_digits_are():
         assert not spans[labels == 0].any()
 
 
-def test_labels_are_the_digits_heard_plus_one_all_by_one_speaker():
+@pytest.mark.parametrize("across", [False, True])
+def test_labels_are_the_digits_heard_plus_one_all_by_one_speaker_or_by_any(across):
     config = StringConfig(gap_seconds=(0.05, 0.1), level_decibels=(0, 0), snr_decibels=(200, 200))
-    batch = make(config=config)
-    speakers = set()
+    batch = make(config=config, across_speakers=across)
+    speakers, most = set(), 0
     for waveform, labels in zip(batch.waveforms, batch.labels, strict=True):
         heard = []
         for start, end in segments(waveform):
             spectrum = np.abs(np.fft.rfft(waveform[start:end], RATE))
             heard.append(round((np.argmax(spectrum) - 200) / 20))
         assert [index % 10 + 1 for index in heard] == labels[labels > 0].tolist()
-        assert len({index // 10 for index in heard}) == 1
-        speakers.add(heard[0] // 10)
+        of_string = {index // 10 for index in heard}
+        speakers, most = speakers | of_string, max(most, len(of_string))
     assert speakers == {0, 1, 2}
+    assert most == (3 if across else 1)
 
 
 def test_the_number_of_digits_is_uniform():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from research.data.digit_recordings import make_recordings
-from research.data.digit_strings import StringConfig
+from research.data.digit_strings import StringConfig, digit_strings
 from research.errors import ConfigError
 from research.models.bilstm_encoder import BiLSTMEncoder
 from research.models.encoders import ENCODERS
@@ -60,10 +60,28 @@ def test_every_second_training_string_is_synthetic_and_no_other_is():
     np.testing.assert_array_equal(features[:6], real.train["features"][:6])
     assert digit_material("fsdd", "cid", None, None).description in both.description
     assert len(features) == len(real.train["features"]) == 12
-    strings = material._strings(VOICES["espeak"], np.arange(20), material._SEED + 3, 6)
+    strings = material._strings(VOICES["espeak"], np.arange(20), material._SEED + 3, 6, True)
     synthetic = material._features(strings, both.front_end, 6)
     np.testing.assert_array_equal(features[6:], synthetic["features"])
     np.testing.assert_array_equal(both.train["labels"][6:], synthetic["labels"])
+
+
+def test_only_training_strings_are_by_several_speakers(monkeypatch):
+    asked = []
+
+    def strings(recordings, indices, config, *, across_speakers, **options):
+        asked.append((recordings.name, len(indices), across_speakers))
+        return digit_strings(
+            recordings, indices, config, across_speakers=across_speakers, **options
+        )
+
+    monkeypatch.setattr(material, "digit_strings", strings)
+    material._digit_material.cache_clear()
+    digit_material("fsdd+espeak", "cid", "ann", None)
+    material._digit_material.cache_clear()
+    assert [(name, across) for name, _, across in asked] == [
+        ("fsdd", True), ("fsdd", False), ("fsdd", False), ("synthetic", True),
+    ]  # fmt: skip
 
 
 def test_a_fingerprint_is_that_of_the_material_and_of_nothing_else():

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from research.report.optimizers.design import Design
 from research.report.rows import entrant_of
+from research.report.timings import number, step_seconds
 from research.runlog import Records
 
 _TASK = ("workload", "optimizer", "schedule")
@@ -14,7 +15,7 @@ _TASK = ("workload", "optimizer", "schedule")
 class Cost(NamedTuple):
     """Of one entrant on one workload, over all its timed trainings."""
 
-    seconds: float  # without compilation
+    seconds: float  # of steps and their evaluations, without compilation
     steps: int
     bytes_per_parameter: float  # of optimizer state; NaN where not recorded
     modes: tuple[str, ...]  # how the trainings were run together
@@ -33,18 +34,18 @@ def read_costs(records: Records, design: Design) -> dict[tuple[str, str], Cost]:
     modes: dict[tuple[str, str], set[str]] = defaultdict(set)
     for line in records.timings:
         task, made, plan = line.get("task"), line.get("steps"), line.get("plan")
-        took, compiling = _number(line.get("seconds")), _number(line.get("compile_seconds"))
+        took = step_seconds(line)
         # Checked one by one: a timing that was lost or damaged is no reason to have no report.
         if not isinstance(task, dict) or not all(isinstance(task.get(k), str) for k in _TASK):
             continue
         if math.isnan(took) or not isinstance(made, int) or made <= 0:
             continue
         key = task["workload"], entrant_of(task, design.schedule)
-        seconds[key] += max(0.0, took - (0.0 if math.isnan(compiling) else compiling))
+        seconds[key] += took
         steps[key] += made
-        parameters = _number(line.get("parameters"))
+        parameters = number(line.get("parameters"))
         if parameters > 0:
-            state[key] = _number(line.get("state_bytes")) / parameters
+            state[key] = number(line.get("state_bytes")) / parameters
         if isinstance(plan, dict) and isinstance(plan.get("mode"), str):
             modes[key].add(plan["mode"])
     return {
@@ -52,7 +53,3 @@ def read_costs(records: Records, design: Design) -> dict[tuple[str, str], Cost]:
         for key in seconds
     }
 
-
-def _number(value: Any) -> float:
-    good = isinstance(value, int | float) and math.isfinite(value) and value >= 0
-    return float(value) if good else math.nan
