@@ -104,6 +104,7 @@ def test_a_worker_measures_for_a_chunk_without_a_plan(tmp_path):
     assert timings["compile_seconds"] < tried[0]["compile_seconds"]
     assert len(timings["rows"]) == 3
     assert timings["steps"] <= 3 * 40
+    assert 0 < timings["step_seconds"] <= timings["seconds"] - timings["compile_seconds"]
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -1,6 +1,7 @@
 """One program for all trainings of a task: the same rows in every mode, and as a plain loop's."""
 
 import dataclasses
+import time
 import math
 
 import jax
@@ -33,6 +34,7 @@ def prepared():
     return prepare(tiny_workload.load("tiny"))
 
 
+SLOW = {"learning_rate": 0.003}  # nothing diverges
 PROGRAMS = {}
 
 
@@ -162,6 +164,27 @@ def test_no_training_after_the_first_compiles_anything(prepared):
         assert spent.compile_seconds == 0
 
 
+def test_the_cost_of_steps_has_no_compilation_and_no_test_in_it(prepared):
+    nap = 0.2
+
+    def examine(params):
+        del params
+        time.sleep(nap)
+        return Examination({}, {}, {})
+
+    examined = prepared._replace(workload=prepared.workload._replace(examine=examine))
+    of = task(steps=20)
+    (first,) = trainings(of, 1, phase="final")
+    first = dataclasses.replace(first, hyperparameters={**first.hyperparameters, **SLOW})
+    program = make_program(examined.workload, of, Plan("scan"))
+    with metered() as whole:
+        (ended,), steps, spent = train(program, examined, Plan("scan"), [first])
+    assert ended.examination is not None
+    assert steps == 20
+    assert spent.compile_seconds > 0
+    assert 0 < spent.running < spent.seconds < whole.seconds - nap
+
+
 @pytest.mark.parametrize("plan", PLANS)
 def test_who_else_is_in_the_call_changes_no_bit(prepared, plan):
     which = calm(4)
@@ -187,9 +210,8 @@ def test_final_trainings_are_examined_with_the_parameters_that_were_tested(prepa
     program = make_program(examined.workload, of, plan)
     for phase in ("search", "final"):
         which = trainings(of, 2, phase=phase)
-        slow = {"learning_rate": 0.003}
         which = [
-            dataclasses.replace(t, hyperparameters={**t.hyperparameters, **slow}) for t in which
+            dataclasses.replace(t, hyperparameters={**t.hyperparameters, **SLOW}) for t in which
         ]
         for group in groups_of(plan, which):
             for ended in train(program, examined, plan, group)[0]:
