@@ -326,18 +326,19 @@ def train(
     """
     task = trainings[0].task
     curves = [Curve(task.steps, task.evaluate_every) for _ in trainings]
-    steps, running, tested, params = 0, None, {}, None
+    steps, last, tested, params = 0, None, {}, None
     with metered() as spent:
         for running, losses, means in windows(program, prepared, plan, trainings):
+            last = running
             for row, curve in enumerate(curves):
                 curve.add(losses[row], float(means["loss"][row]), float(means["score"][row]))
             steps += task.evaluate_every * len(trainings)
             if all(curve.ended for curve in curves):
                 break
-    going = running is not None and not all(curve.ended for curve in curves)
-    if going and any(training.phase == "final" for training in trainings):
-        tested = _means(program.test(prepared.data, running), prepared.test_examples)
-        params = program.evaluated(running) if prepared.workload.examine else None
+    final = any(training.phase == "final" for training in trainings)
+    if final and last is not None and not all(curve.ended for curve in curves):
+        tested = _means(program.test(prepared.data, last), prepared.test_examples)
+        params = program.evaluated(last) if prepared.workload.examine else None
     ended = []
     for row, (training, curve) in enumerate(zip(trainings, curves, strict=True)):
         scores = {name: float(mean[row]) for name, mean in tested.items()}

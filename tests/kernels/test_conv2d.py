@@ -190,6 +190,35 @@ def test_every_convolution_lies_as_a_cpu_has_it_fast(around):
         assert groups == "batch_group_count = 1 : i64, feature_group_count = 1 : i64"
 
 
+def one_value(function):
+    return lambda *arrays: jnp.sum(jnp.cos(function(*arrays)))
+
+
+@pytest.mark.parametrize(
+    ("size", "options"),
+    [
+        ((2, 4, 4, 18, (5, 5), 20, 1), {}),
+        ((2, 3, 2, 18, (3, 5), 20, 1), {"padding": ((4, 3), (2, 5)), "strides": (2, 1)}),
+        ((2, 6, 6, 18, (5, 5), 20, 1), {"padding": "VALID"}),
+        ((2, 3, 4, 18, (4, 4), 20, 1), {"padding": ((6, 7), (6, 5)), "dilation": (2, 2)}),
+    ],
+    ids=str,
+)
+def test_filters_of_more_taps_than_images_have_pixels_stay_filters(size, options):
+    """XLA has images and filters change places otherwise, which is slow on a CPU."""
+    ours, theirs = (functools.partial(f, **options) for f in (kernels.conv2d, by_lax))
+    with jax.enable_x64(True):
+        arrays = operands(size)
+        assert_same(value_and_gradients(ours), value_and_gradients(theirs), arrays, 1e-12)
+        hessian = jax.jit(jax.jacfwd(jax.grad(one_value(ours), 2), 2))(*arrays)
+        expected = jax.jit(jax.jacfwd(jax.grad(one_value(theirs), 2), 2))(*arrays)
+        np.testing.assert_allclose(hessian, expected, rtol=1e-10, atol=1e-10)
+    arrays = operands(size, "float32")
+    text = jax.jit(value_and_gradients(ours)).lower(*arrays).compile().as_text()
+    assert "convolution(" in text
+    assert "rhs_reversal" not in text
+
+
 def test_a_checkpoint_changes_no_bit():
     arrays = operands(SIZES[0], "float32")
     apart = jax.jit(value_and_gradients(kernels.conv2d))(*arrays)

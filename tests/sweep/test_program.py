@@ -1,8 +1,8 @@
 """One program for all trainings of a task: the same rows in every mode, and as a plain loop's."""
 
 import dataclasses
-import time
 import math
+import time
 
 import jax
 import numpy as np

@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from research.report.optimizers.design import Design
 from research.report.rows import entrant_of
