@@ -83,26 +83,26 @@ def saving(logits, valid, labels, label_lengths, *, blank_id):
     The posteriors are without those of classes that dominate their frame. The softmax of an
     impossible row is that of nothing.
     """
-    plan, usable, found = _plan(logits, valid, labels, blank_id)
+    plan, usable, softmax = _plan(logits, valid, labels, blank_id)
     loss, adjoint, checkpoints = _forward(plan, label_lengths, usable)
-    to_others = _backward(plan, adjoint, checkpoints, of_others=True)
-    nothing = jnp.full_like(found.others, -1)
-    others = jnp.where(jnp.isposinf(loss)[:, None], nothing, found.others)
-    return (loss,), (to_others, found.largest, others)
+    posteriors = _backward(plan, adjoint, checkpoints, without_dominating=True)
+    nothing = jnp.full_like(softmax.others, -1)
+    others = jnp.where(jnp.isposinf(loss)[:, None], nothing, softmax.others)
+    return (loss,), (posteriors, softmax.largest, others)
 
 
 def gradient(operands, saved, cotangents, wanted, *, blank_id):
     """Softmax minus what the posteriors give each class, times the cotangent."""
     del wanted
     logits, valid, labels, _ = operands
-    (to_others, *found), (weight,) = saved, cotangents
-    found = emissions.Softmax(*found)
+    (posteriors, *softmax), (weight,) = saved, cotangents
+    softmax = emissions.Softmax(*softmax)
     rows = logits.shape[0]
-    counts = (found.others != -1) & (of_rows(valid, rows) != 0)
+    counts = (softmax.others != -1) & (of_rows(valid, rows) != 0)
     slope = emissions.gradient(
         emissions.widened(logits),
-        found,
-        to_others,
+        softmax,
+        posteriors,
         _slots(of_rows(labels, rows), blank_id),
         jnp.where(counts, weight[:, None], jnp.zeros_like(weight)[:, None]),
     )
@@ -113,20 +113,20 @@ def occupancy(logits, valid, labels, label_lengths, *, blank_id):
     """The posterior of the blank and of each label, (B, T, W)."""
     plan, usable, _ = _plan(logits, valid, labels, blank_id)
     _, adjoint, checkpoints = _forward(plan, label_lengths, usable)
-    return (_backward(plan, adjoint, checkpoints, of_others=False),)
+    return (_backward(plan, adjoint, checkpoints, without_dominating=False),)
 
 
 def _plan(logits, valid, labels, blank_id):
     rows = logits.shape[0]
     valid, labels = one_kernel.computed(of_rows(valid, rows) != 0), of_rows(labels, rows)
     slots, x = _slots(labels, blank_id), emissions.widened(logits)
-    found = emissions.softmax(x)
+    softmax = emissions.softmax(x)
     differs = labels[:, 1:] != labels[:, :-1]
     skips = jnp.pad(differs, ((0, 0), (1, 1)), constant_values=True)[:, : slots.shape[1]]
     skips = one_kernel.computed(skips)
-    broken = valid & ~(jnp.isfinite(found.others) & jnp.isfinite(found.largest))
-    plan = Plan(*emissions.encoded(x, found, valid, slots), valid, skips)
-    return plan, ~jnp.any(broken, 1), found
+    broken = valid & ~(jnp.isfinite(softmax.others) & jnp.isfinite(softmax.largest))
+    plan = Plan(*emissions.encoded(x, softmax, valid, slots), valid, skips)
+    return plan, ~jnp.any(broken, 1), softmax
 
 
 def _slots(labels, blank_id):
@@ -156,68 +156,68 @@ def _leave(entered):
     return lax.pad(entered, _scalar(0, entered), ((0, 0, 0), (-1, 1, 0)))
 
 
-def _scales(plan, first, count, exponents, scales):
-    """The exponents after a segment, and for each frame the two scales of its sums."""
+def _gaps(plan, first, count, exponents, gaps):
+    """The exponents after a segment, and for each frame the gaps between those that it adds up."""
 
     def step(r, carry):
-        exponents, scales = carry
+        exponents, gaps = carry
         emission, valid = plan.emission(first + r), _at(plan.valid, 1, first + r)[:, None]
         both = jnp.maximum(exponents.blank, exponents.label)
         entering = _enter(exponents.blank, both, plan.skips, NEVER)
-        found = Pair(
-            _kept(exponents.blank - exponents.label, valid, plan.labels.dtype),
-            _kept(exponents.label - entering, valid, plan.labels.dtype),
+        gap = Pair(
+            _gap(exponents.blank - exponents.label, valid, plan.labels.dtype),
+            _gap(exponents.label - entering, valid, plan.labels.dtype),
         )
         label = jnp.maximum(exponents.label, entering)
         exponents = Pair(
             jnp.where(valid, both, exponents.blank) + _exponent(emission.blank),
             jnp.where(valid, label, exponents.label) + _exponent(emission.label),
         )
-        return exponents, _put(scales, found, r)
+        return exponents, _put(gaps, gap, r)
 
-    return lax.fori_loop(0, count, step, (exponents, scales))
+    return lax.fori_loop(0, count, step, (exponents, gaps))
 
 
-def _kept(difference, valid, dtype):
+def _gap(difference, valid, dtype):
     """Of two summands' exponents, as an integer that takes little room; the highest, if padded."""
     _, _, most = bits(dtype)
-    return jnp.where(valid, jnp.clip(difference, -most, most), most).astype(_kept_as(dtype))
+    return jnp.where(valid, jnp.clip(difference, -most, most), most).astype(_gap_dtype(dtype))
 
 
-def _kept_as(dtype):
+def _gap_dtype(dtype):
     return jnp.int16 if dtype == jnp.float64 else jnp.int8
 
 
-def _first(difference):
+def _scale_of_first(gap):
     """What the first of two summands is multiplied by, a power of two: 1 if it is the larger."""
-    return power(jnp.minimum(difference.astype(jnp.int32), 0), _float(difference))
+    return power(jnp.minimum(gap.astype(jnp.int32), 0), _float(gap))
 
 
-def _second(difference):
-    return power(-jnp.maximum(difference.astype(jnp.int32), 0), _float(difference))
+def _scale_of_second(gap):
+    return power(-jnp.maximum(gap.astype(jnp.int32), 0), _float(gap))
 
 
-def _float(difference):
-    return jnp.float64 if difference.dtype == jnp.int16 else jnp.float32
+def _float(gap):
+    return jnp.float64 if gap.dtype == jnp.int16 else jnp.float32
 
 
-def _step(state, scale, emission, skips):
+def _step(state, gap, emission, skips):
     """The linear recursion of the mantissas."""
-    both = state.blank * _first(scale.blank) + state.label * _second(scale.blank)
+    both = state.blank * _scale_of_first(gap.blank) + state.label * _scale_of_second(gap.blank)
     entering = _enter(state.blank, both, skips, 0)
-    label = state.label * _first(scale.label) + entering * _second(scale.label)
+    label = state.label * _scale_of_first(gap.label) + entering * _scale_of_second(gap.label)
     return Pair(both * _mantissa(emission.blank), label * _mantissa(emission.label))
 
 
-def _step_back(adjoint, scale, emission, skips):
+def _step_back(adjoint, gap, emission, skips):
     """Its transpose."""
     label = adjoint.label * _mantissa(emission.label)
-    entered = _leave(label * _second(scale.label))
+    entered = _leave(label * _scale_of_second(gap.label))
     both = adjoint.blank * _mantissa(emission.blank) + jnp.where(
         skips, entered, jnp.zeros_like(entered)
     )
-    blank = both * _first(scale.blank) + jnp.where(skips, jnp.zeros_like(entered), entered)
-    return Pair(blank, label * _first(scale.label) + both * _second(scale.blank))
+    blank = both * _scale_of_first(gap.blank) + jnp.where(skips, jnp.zeros_like(entered), entered)
+    return Pair(blank, label * _scale_of_first(gap.label) + both * _scale_of_second(gap.blank))
 
 
 def _forward(plan, label_lengths, usable):
@@ -258,15 +258,15 @@ def _segments(plan, mantissas, exponents):
     segments = -(-frames // SEGMENT)
 
     def segment(s, carry, plan):
-        mantissas, exponents, offset, scales, checkpoints = carry
+        mantissas, exponents, offset, gaps, checkpoints = carry
         checkpoints = jax.tree.map(
             lambda a, value: _written(a, 0, s, value), checkpoints, (mantissas, exponents)
         )
         begin, count = s * SEGMENT, jnp.minimum(SEGMENT, frames - s * SEGMENT)
-        following, scales = _scales(plan, begin, count, exponents, scales)
+        following, gaps = _gaps(plan, begin, count, exponents, gaps)
 
         def step(r, state):
-            return _step(state, _get(scales, r), plan.emission(begin + r), plan.skips)
+            return _step(state, _get(gaps, r), plan.emission(begin + r), plan.skips)
 
         after = lax.fori_loop(0, count, step, mantissas)
         blank, blank_exponent = normalised(after.blank, following.blank)
@@ -275,12 +275,12 @@ def _segments(plan, mantissas, exponents):
         top = jnp.maximum(*tops)
         top = jnp.where(top > DROPPED, top, jnp.zeros_like(top))
         exponents = Pair(lowered(blank_exponent, top), lowered(label_exponent, top))
-        return Pair(blank, label), exponents, offset + top.astype(dtype), scales, checkpoints
+        return Pair(blank, label), exponents, offset + top.astype(dtype), gaps, checkpoints
 
     def room(like):
         return jnp.zeros((segments, *like.shape), like.dtype)
 
-    carry = (mantissas, exponents, jnp.zeros(rows, dtype), _room(rows, width, _kept_as(dtype)))
+    carry = (mantissas, exponents, jnp.zeros(rows, dtype), _room(rows, width, _gap_dtype(dtype)))
     carry = (*carry, jax.tree.map(room, (mantissas, exponents)))
     mantissas, exponents, offset, _, checkpoints = one_kernel.fori_loop(
         segments, segment, carry, plan, step_bytes=_step_bytes(plan)
@@ -288,24 +288,24 @@ def _segments(plan, mantissas, exponents):
     return mantissas, exponents, offset, checkpoints
 
 
-def _backward(plan, adjoint, checkpoints, *, of_others):
+def _backward(plan, adjoint, checkpoints, *, without_dominating):
     """The posterior of the blank and of each label, (B, T, W); 0 for what dominates, if wanted."""
     rows, frames, width = plan.labels.shape
     segments = -(-frames // SEGMENT)
     dtype = plan.labels.dtype
-    room, small = (_room(rows, width, d) for d in (dtype, _kept_as(dtype)))
+    room, small = (_room(rows, width, d) for d in (dtype, _gap_dtype(dtype)))
     is_blank = jnp.arange(width)[None, :] == 0
 
     def segment(i, carry, plan, checkpoints):
-        occupancy, adjoint, scales, states = carry
+        occupancy, adjoint, gaps, states = carry
         s = segments - 1 - i
         near, begin, count = Plan(plan.blank, occupancy, plan.valid, plan.skips).segment(s)
         mantissas, exponents = jax.tree.map(lambda a: _at(a, 0, s), checkpoints)
-        _, scales = _scales(near, begin, count, exponents, scales)
+        _, gaps = _gaps(near, begin, count, exponents, gaps)
 
         def step(r, carry):
             state, states = carry
-            state = _step(state, _get(scales, r), near.emission(begin + r), plan.skips)
+            state = _step(state, _get(gaps, r), near.emission(begin + r), plan.skips)
             return state, _put(states, state, r)
 
         state, states = lax.fori_loop(0, count, step, (mantissas, states))
@@ -320,15 +320,15 @@ def _backward(plan, adjoint, checkpoints, *, of_others):
             counts = valid & (sum(sums) != 0)
             share = jnp.where(counts, 1 / sum(sums), jnp.zeros_like(sums[0]))
             emission = near.emission(begin + r)
-            found = Pair(sums[0][:, None], label)
-            if of_others:
-                found = Pair(*map(_unless_dominating, found, emission))
-            found = jnp.where(is_blank, found.blank, found.label) * share[:, None]
-            occupancy = _written(occupancy, 1, s * SEGMENT + r, found)
-            return occupancy, _step_back(adjoint, _get(scales, r), emission, plan.skips)
+            masses = Pair(sums[0][:, None], label)
+            if without_dominating:
+                masses = Pair(*map(_unless_dominating, masses, emission))
+            posterior = jnp.where(is_blank, masses.blank, masses.label) * share[:, None]
+            occupancy = _written(occupancy, 1, s * SEGMENT + r, posterior)
+            return occupancy, _step_back(adjoint, _get(gaps, r), emission, plan.skips)
 
         occupancy, adjoint = lax.fori_loop(0, count, back, (occupancy, adjoint))
-        return occupancy, adjoint, scales, states
+        return occupancy, adjoint, gaps, states
 
     carry = (plan.labels, adjoint, small, room)
     occupancy, *_ = one_kernel.fori_loop(

@@ -20,7 +20,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from research.errors import ConfigError
-from research.speech.prefix_tree import NOWHERE, Tree, children_between, plant, read
+from research.speech.beam_step import Beam, advance
+from research.speech.prefix_tree import Tree, children_between, plant, read
 
 
 class LabelAutomaton(NamedTuple):
@@ -267,19 +268,6 @@ def _check(logits, lengths) -> tuple[int, int]:
     return logits.shape[0], logits.shape[1]
 
 
-class _Beam(NamedTuple):
-    """The kept prefixes while the frames of a chunk go by; the arrays are (W,)."""
-
-    nodes: Array
-    counts: Array
-    last: Array
-    blank: Array
-    label: Array
-    fusion: Array
-    states: Array
-    offset: Array
-
-
 @functools.partial(jax.jit, static_argnames=("extended", "blank_id"))
 def _continue(state, logits, lengths, automaton, *, extended: int, blank_id: int) -> BeamState:
     log_probs_BTK = jax.nn.log_softmax(logits.astype(state.blank.dtype))
@@ -288,7 +276,7 @@ def _continue(state, logits, lengths, automaton, *, extended: int, blank_id: int
         state.labels, state.counts
     )
     last = jnp.take_along_axis(tree.labels, nodes, axis=1)
-    beam = _Beam(nodes, state.counts, last, *state[2:])
+    beam = Beam(nodes, state.counts, last, *state[2:])
     free = tree.labels.shape[1] - frames * width
     # What prefixes are extended with in each frame.
     if extended < logits.shape[2]:
@@ -297,7 +285,7 @@ def _continue(state, logits, lengths, automaton, *, extended: int, blank_id: int
     else:
         every = jnp.arange(extended, dtype=jnp.int32)
         extensions_BTP = jnp.broadcast_to(every, (batch, frames, extended))
-    advance = functools.partial(_advance, automaton=automaton, blank_id=blank_id, most=most)
+    of_sequence = functools.partial(advance, automaton=automaton, blank_id=blank_id, most=most)
 
     def step(carry, t):
         tree, beam = carry
@@ -305,7 +293,7 @@ def _continue(state, logits, lengths, automaton, *, extended: int, blank_id: int
         kept = jnp.logaddexp(beam.blank, beam.label) > -jnp.inf
         tree, children = children_between(tree, beam.nodes, beam.counts, kept)
         new = jnp.broadcast_to(start + jnp.arange(width, dtype=jnp.int32), (batch, width))
-        moved, parents = jax.vmap(advance)(
+        moved, parents = jax.vmap(of_sequence)(
             children, beam, log_probs_BTK[:, t], extensions_BTP[:, t], new
         )
         # After the end of a sequence nothing refers to the nodes that are written.
@@ -329,71 +317,3 @@ def _where(condition_B, beam, other):
     return jax.tree.map(
         lambda a, b: jnp.where(condition_B.reshape(-1, *[1] * (a.ndim - 1)), a, b), beam, other
     )
-
-
-def _advance(children, beam, log_probs_K, extensions_P, new, *, most, automaton, blank_id):
-    """One sequence: its beam after one frame, and the parents of the new nodes that it may use."""
-    width, (child, child_label) = len(beam.nodes), children
-    total = jnp.logaddexp(beam.blank, beam.label)
-
-    # Every prefix may stay what it is, by a blank or by its last label again.
-    stay_blank = total + log_probs_K[blank_id]
-    stay_label = jnp.where(beam.counts > 0, beam.label + log_probs_K[beam.last], -jnp.inf)
-    # Prefix i with the last label of prefix j is prefix j, if j is a child of i.
-    repeats = beam.last[None, :] == beam.last[:, None]
-    before = jnp.where(repeats & (beam.counts > 0)[:, None], beam.blank[:, None], total[:, None])
-    is_child = child == beam.nodes[None, :]
-    arriving = jnp.where(is_child, before + log_probs_K[beam.last][None, :], -jnp.inf)
-    stay_label = jnp.logaddexp(stay_label, jnp.max(arriving, axis=0))  # there is one parent at most
-
-    # Or be extended, unless that has been counted just now.
-    matches = extensions_P[None, :] == beam.last[:, None]
-    again = matches & (beam.counts > 0)[:, None]
-    extend = jnp.where(again, beam.blank[:, None], total[:, None])
-    extend = extend + log_probs_K[extensions_P][None, :]
-    column = jnp.where(jnp.any(matches, axis=1), jnp.argmax(matches, axis=1), matches.shape[1])
-    row = jnp.where(jnp.any(is_child, axis=0), jnp.argmax(is_child, axis=0), width)
-    counted = jnp.zeros(extend.shape, bool).at[row, column].set(True, mode="drop")
-    allowed = (extensions_P != blank_id)[None, :] & (beam.counts < most)[:, None] & ~counted
-    extend = jnp.where(allowed, extend, -jnp.inf)
-
-    ranked_stay, ranked_extend = jnp.logaddexp(stay_blank, stay_label), extend
-    added = jnp.zeros_like(extend)
-    if automaton is not None:
-        added = automaton.scores[beam.states[:, None], extensions_P[None, :]].astype(total.dtype)
-        ranked_stay = ranked_stay + beam.fusion
-        ranked_extend = extend + beam.fusion[:, None] + added
-    candidates = jnp.concatenate([ranked_stay, ranked_extend.reshape(-1)])
-    rank, chosen = jax.lax.top_k(candidates, width)
-    stays = chosen < width
-    source = jnp.where(stays, chosen, (chosen - width) // len(extensions_P))
-    extension = jnp.maximum(chosen - width, 0)
-    by = extensions_P[extension % len(extensions_P)]
-
-    # The node that the extended prefix has already, if it is an ancestor of a kept one.
-    begun = jnp.where(child_label[source] == by[:, None], child[source], NOWHERE)
-    known = jnp.max(begun, axis=1)
-    nodes = jnp.where(known == NOWHERE, new, known)
-    fusion, states = beam.fusion[source], beam.states[source]
-    if automaton is not None:
-        states_by = automaton.next_states[states, by].astype(states.dtype)
-        fusion = jnp.where(stays, fusion, fusion + added.reshape(-1)[extension])
-        states = jnp.where(stays, states, states_by)
-    # A candidate that is forbidden is no prefix, whatever its acoustic probability.
-    possible = rank > -jnp.inf
-    blank = jnp.where(stays & possible, stay_blank[source], -jnp.inf)
-    label = jnp.where(stays, stay_label[source], extend.reshape(-1)[extension])
-    label = jnp.where(possible, label, -jnp.inf)
-    best = jnp.max(jnp.logaddexp(blank, label))
-    best = jnp.where(jnp.isfinite(best), best, 0.0)
-    moved = _Beam(
-        nodes=jnp.where(stays, beam.nodes[source], nodes),
-        counts=beam.counts[source] + jnp.where(stays, 0, 1),
-        last=jnp.where(stays, beam.last[source], by),
-        blank=blank - best,
-        label=label - best,
-        fusion=fusion,
-        states=states,
-        offset=beam.offset + best,
-    )
-    return moved, beam.nodes[source]
