@@ -12,6 +12,7 @@ About 5 minutes on 2 cores. Needs torch, which is no dependency of Trellis.
 """
 
 import argparse
+import os
 import statistics
 import subprocess
 import tempfile
@@ -34,7 +35,7 @@ from research.models.lenet import LeNet
 from research.models.mlp import MLP
 from research.objectives.classification import cross_entropy
 from research.sweep import Task, Training, store_of
-from research.sweep.backends import ask, request_for, start_worker
+from research.sweep.backends import ChunkFailed, ask, request_for, start_worker
 from research.sweep.chunks import Chunk, Plan
 from research.sweep.engine import worker_environment
 from research.sweep.planner import candidates
@@ -293,26 +294,47 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--trainings", type=int, default=8, help="default: %(default)s")
     parser.add_argument("--out", type=Path, help="a file of JSON lines to add the records to")
     options = parser.parse_args(arguments)
-    unknown = [name for name in options.cases if name not in CASES]
-    if unknown or min(options.rounds, options.trainings) < 1:
-        wanted = f"cases must be among {', '.join(CASES)}, --rounds and --trainings from 1 on"
-        parser.error(f"{wanted}; received {' '.join(unknown) or options}")
+    if unknown := [name for name in options.cases if name not in CASES]:
+        parser.error(f"cases must be among {', '.join(CASES)}; received {' '.join(unknown)}")
+    for option in ("rounds", "trainings"):
+        if (number := getattr(options, option)) < 1:
+            parser.error(f"--{option} must be at least 1; received {number}")
+    _check_out(options.out, parser)
     console = Console()
     console.width = max(console.width, 110)
-    records = []
+    left, records, failure = list(options.cases or CASES), [], ""
     try:
         torch_loop.import_torch()
         with tempfile.TemporaryDirectory(prefix="trellis-bench-") as folder:
-            for name in options.cases or CASES:
+            while left:
                 began, busy = time.perf_counter(), seconds_of_others()
                 log = Path(folder) / "worker.log"
-                record = measure_case(name, options.trainings, options.rounds, log)
+                record = measure_case(left[0], options.trainings, options.rounds, log)
                 records.append({**_common(began, busy), **record})
                 if options.out is not None:
                     append_line(options.out, records[-1])
-    except TrellisError as error:
-        parser.exit(2, f"error: {error}\n")
-    show(records, console)
+                left.pop(0)
+    except (TrellisError, OSError) as error:
+        failure = str(error)
+    except ChunkFailed as error:
+        failure = f"a worker must answer with measurements; received: {error.details}"
+    if records:
+        show(records, console)
+    if failure:
+        again = f"python -m {LOADER.partition(':')[0]} {' '.join(left)}"
+        parser.exit(2, f"error: {failure}\nWhat is left once that is mended: {again}\n")
+
+
+def _check_out(path: Path | None, parser: argparse.ArgumentParser) -> None:
+    """Refuse a file that records cannot be added to, before they are measured."""
+    if path is None:
+        return
+    if path.is_dir():
+        parser.error(f"--out must be a file of JSON lines; received {path}, which is a folder")
+    if not path.parent.is_dir():
+        parser.error(f"--out must lie in a folder that exists; received {path}: make {path.parent}")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        parser.error(f"--out must be writable; received {path}, which you may not write to")
 
 
 def _common(began: float, busy: float | None) -> dict[str, Any]:

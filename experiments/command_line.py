@@ -42,7 +42,9 @@ class SweepOptions(Options):
     backend: Literal["local", "slurm", "ray"] = "local"
     """What runs the trainings: processes here, a SLURM cluster by submitit, or a Ray cluster."""
     workers: int | None = None
-    """Processes or jobs at a time; by default as many as this machine has cores."""
+    """Processes (local) or jobs (slurm) at a time. By default as many processes as this machine has
+    cores, one where JAX computes on an accelerator, or 32 jobs; ray takes all CPUs of its cluster
+    and no number."""
 
 
 def main(

@@ -33,6 +33,8 @@ from research.sweep import Cell, Plan, Row, Task, Training, open_backend, run_ce
 
 EACH, LAST = "each", "last"
 
+_TUNED_WITH = "ctc"  # the objective of the searches where tuning is shared
+
 # A training takes minutes: nothing is gained by several in one call.
 _PLAN = Plan("scan")
 
@@ -213,7 +215,7 @@ class Design(NamedTuple):
         ]
 
     def _search(self, encoder: str, entrant: Entrant, fold: str, objectives: Sequence[str]) -> Cell:
-        tuned_with = "ctc" if self.config.tuning == "shared" else objectives[0]
+        tuned_with = _TUNED_WITH if self.config.tuning == "shared" else objectives[0]
         voice = validator(self.recordings, fold)
         system = System(self.corpus, encoder, tuned_with, fold, voice)
         task = self.task(system, entrant, self.config.search_steps)
@@ -259,6 +261,7 @@ class Design(NamedTuple):
             "corpus": self.corpus,
             "source": self.recordings.source,
             "folds": list(self.folds),
+            "tuned_with": _TUNED_WITH if self.config.tuning == "shared" else None,
             "steps_of": {name: self.steps_of(name) for name in found},
             "views": {name: objective.views for name, objective in found.items()},
             "labels": {name: objective.label for name, objective in found.items()},

@@ -29,6 +29,8 @@ from research.runlog import open_run
 from research.sweep import Cell, Row, Task, open_backend, run_cells
 from research.workloads.workload import Workload
 
+_ROUNDING = 0.1  # how far a length may be from what was asked, to be a multiple of the evaluations
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:
@@ -41,7 +43,8 @@ class Config:
     schedule: str = "cosine"
     """Learning-rate schedule of entrants that name none."""
     horizons: tuple[float, ...] = (1.0,)
-    """Lengths of training, as multiples of each workload's usual one; each is tuned by itself."""
+    """Lengths of training, as multiples of each workload's usual one, rounded to a multiple of the
+    evaluations; each is tuned by itself."""
     studies: int = 3
     """Independent searches of each entrant; with one, tests know the luck of the seed alone."""
     trials: int = 4
@@ -175,12 +178,37 @@ def study_sets(config: Config, loaded: Mapping[str, Workload]) -> list[list[Stud
 
 
 def horizons(config: Config, workload: Workload) -> list[tuple[int, int]]:
-    """Lengths of training in steps, and the steps between validations, which divide them."""
-    lengths = []
+    """Lengths of training in steps, and the steps between validations, which divide them.
+
+    Raises:
+        ConfigError: fewer steps than evaluations, a length far from what was asked for, or two
+            horizons of one length.
+    """
+    made: dict[int, tuple[float, int]] = {}
     for multiple in config.horizons:
-        every = max(1, round(multiple * workload.steps / config.evaluations))
-        lengths.append((every * config.evaluations, every))
-    return lengths
+        asked = round(multiple * workload.steps, 6)
+        every = max(1, round(asked / config.evaluations))
+        steps = every * config.evaluations
+        said = f"horizon {multiple:g} of {workload.name} is {asked:g} steps"
+        if asked < config.evaluations:
+            raise ConfigError(
+                f"evaluations must be at most the steps of a training; received "
+                f"{config.evaluations}, and {said}. Take fewer --evaluations or longer --horizons."
+            )
+        if every > 1 and abs(steps - asked) > _ROUNDING * asked:
+            raise ConfigError(
+                f"horizons must be within {_ROUNDING:.0%} of a multiple of the evaluations, "
+                f"{config.evaluations}; {said}, and the nearest is {steps}. Take fewer "
+                f"--evaluations or a horizon of {steps / workload.steps:g}."
+            )
+        if steps in made:
+            raise ConfigError(
+                f"horizons must differ in steps; {made[steps][0]:g} and {multiple:g} of "
+                f"{workload.name} both become {steps}, a multiple of the {config.evaluations} "
+                "evaluations. Leave one out, or take fewer --evaluations."
+            )
+        made[steps] = multiple, every
+    return [(steps, every) for steps, (_, every) in made.items()]
 
 
 def run(recipe: str, config: Config, options: SweepOptions) -> Path:

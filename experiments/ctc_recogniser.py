@@ -1,14 +1,17 @@
-"""What `experiments.train_ctc` trains: the configuration, and the recogniser that it describes."""
+"""What `experiments.train_ctc` trains: the configuration, the data and recogniser it describes."""
 
 import dataclasses
 import math
+from pathlib import Path
 from typing import Literal
 
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from experiments.command_line import check_distinct, check_seeds
 from research import optimizers
+from research.data.speech_sets import SpeechSet, check_rates, load_speech_set
 from research.errors import ConfigError
 from research.models.conformer import Conformer
 from research.objectives import registry
@@ -108,6 +111,14 @@ class Config:
             value = getattr(self, name)
             if not 0 < value < math.inf:
                 raise ConfigError(f"{name} must be positive and finite; received {value}.")
+        if not 0 <= self.b2 < 1:
+            raise ConfigError(f"b2 must be at least 0 and below 1; received {self.b2}.")
+        for name in ("weight_decay", "ngram_weights"):
+            value = getattr(self, name)
+            if not all(0 <= number < math.inf for number in np.atleast_1d(value)):
+                raise ConfigError(f"{name} must be at least 0 and finite; received {value}.")
+        if not all(map(math.isfinite, self.ngram_bonuses)):
+            raise ConfigError(f"ngram_bonuses must be finite; received {self.ngram_bonuses}.")
         if self.width < 2 or self.width % 2 or self.width % self.heads:
             raise ConfigError(
                 "width must be even and a multiple of heads; received width "
@@ -142,6 +153,19 @@ class Config:
         check_distinct("train_parts", self.train_parts)
         check_distinct("ngram_weights", self.ngram_weights)
         check_seeds((self.seed,))
+
+
+def load_parts(config: Config, folder: Path) -> SpeechSet:
+    """The corpus, with only those training utterances that are of the length asked for."""
+    parts = load_speech_set(
+        config.corpus, folder, train_parts=config.train_parts, language=config.language
+    )
+    if not config.resample:
+        check_rates(parts, LOG_MEL.sample_rate)
+    low, high = config.seconds
+    kept = parts.train.between(low, high)
+    source = f"{parts.train.source}; trained on {len(kept):,} of {low:g} to {high:g} s"
+    return dataclasses.replace(parts, train=dataclasses.replace(kept, source=source))
 
 
 def make_tokeniser(config: Config, texts: list[str]) -> CharacterTokeniser | SubwordTokeniser:

@@ -29,7 +29,7 @@ import numpy as np
 
 from experiments.command_line import Options, Recipe
 from experiments.command_line import main as run_main
-from experiments.ctc_recogniser import LOG_MEL, Config, make_tokeniser, make_training
+from experiments.ctc_recogniser import Config, load_parts, make_tokeniser, make_training
 from research import checkpoint, mesh
 from research.data import data_dir
 from research.data.buckets import make_buckets
@@ -37,8 +37,6 @@ from research.data.prefetch import Prefetched
 from research.data.speech_sets import (
     PUBLISHED_HOURS,
     SpeechSet,
-    check_rates,
-    load_speech_set,
     merge,
     positions,
     thinned,
@@ -46,11 +44,12 @@ from research.data.speech_sets import (
 from research.data.speech_stream import SpeechStream
 from research.data.utterances import Corpus
 from research.errors import ConfigError
+from research.names import look_up
 from research.progress import Progress, show_progress
 from research.report import build_report
 from research.runlog import Run, open_run
 from research.speech.error_rates import error_rate
-from research.speech.recogniser import FrontEnd, Recogniser, example_arrays
+from research.speech.recogniser import FrontEnd, Recogniser, example_arrays, mean_loss
 from research.speech.tokenisers import CharacterTokeniser, SubwordTokeniser
 from research.speech.training import count_too_long, keep_tokeniser
 from research.speech.training_plan import plan_training
@@ -176,19 +175,18 @@ def train(session: Session, run_: Run, progress: Progress) -> State:
 
     def on_evaluate(state: State, train_loss: float) -> None:
         heard = list(session.hear(state.params, session.watched))
-        losses = np.concatenate([batch.losses for batch in heard])
+        losses = np.concatenate([batch.losses[: len(batch.indices)] for batch in heard])
         if np.isnan(losses).any():
             raise Diverged(int(state.step))
         texts = session.watched.corpus.texts
         found = write_down(heard, texts, session.tokeniser, {"greedy": greedy()})["greedy"]
-        rates = {}
+        metrics: dict[str, float] = {"validation_texts_too_long": int(np.isposinf(losses).sum())}
         for part, indices in watched.items():
-            rates[f"{part}_word_error_rate"] = error_rate(found.of(indices).words)
-            rates[f"{part}_character_error_rate"] = error_rate(found.of(indices).characters)
-        finite = losses[np.isfinite(losses)]
-        loss = float(finite.mean()) if finite.size else 0.0
-        step = int(state.step)
-        run_.log(TRIAL, step, train_loss=train_loss, validation_loss=loss, **rates)
+            metrics[f"{part}_word_error_rate"] = error_rate(found.of(indices).words)
+            metrics[f"{part}_character_error_rate"] = error_rate(found.of(indices).characters)
+        if np.isfinite(loss := mean_loss(losses)):  # not so where no text fits its audio
+            metrics["validation_loss"] = loss
+        run_.log(TRIAL, int(state.step), train_loss=train_loss, **metrics)
         checkpoint.save(directory, state, train_key)
 
     init_key, train_key = jax.random.split(jax.random.key(config.seed))
@@ -266,11 +264,14 @@ def test(session: Session, params: Any, run_: Run) -> dict[str, Any]:
 
 def plan(recipe: str, config: Config, options: TrainOptions) -> str:
     """What a recipe costs, in words; nothing is read, and nothing computed but shapes."""
-    if not (options.peak_teraflops > 0 and 0 < options.utilisation <= 1):
+    if not (0 < options.peak_teraflops < math.inf and 0 < options.utilisation <= 1):
         raise ConfigError(
-            "a plan needs a peak above zero and a utilisation in 0 to 1; received "
+            "a plan needs a finite peak above zero and a utilisation in 0 to 1; received "
             f"{options.peak_teraflops} TFLOP/s and {options.utilisation}."
         )
+    known = config.corpus == "librispeech"
+    parts = config.train_parts if known else ()
+    hours = sum(look_up(PUBLISHED_HOURS, part, "a plan's --train-parts") for part in parts)
     # As many as a language has letters, where they are to be found in the texts.
     classes = 1 + (config.pieces if config.tokeniser == "subwords" else 28)
     recogniser, _, front_end = make_training(config, classes)
@@ -282,8 +283,6 @@ def plan(recipe: str, config: Config, options: TrainOptions) -> str:
         sample_rate=front_end.log_mel.sample_rate,
         steps=config.steps,
     )
-    hours = sum(PUBLISHED_HOURS.get(part, math.nan) for part in config.train_parts)
-    known = config.corpus == "librispeech" and math.isfinite(hours)
     epochs = f", {made.audio_hours / hours:.0f} times the {hours:g} h of its parts" if known else ""
     needed = made.hours(1e12 * options.peak_teraflops, options.utilisation)
     lines = {
@@ -345,21 +344,10 @@ def train_and_test(
     progress.finish()
 
 
-def load_parts(config: Config, folder: Path) -> SpeechSet:
-    """The corpus, with only those training utterances that are of the length asked for."""
-    parts = load_speech_set(
-        config.corpus, folder, train_parts=config.train_parts, language=config.language
-    )
-    if not config.resample:
-        check_rates(parts, LOG_MEL.sample_rate)
-    low, high = config.seconds
-    kept = parts.train.between(low, high)
-    source = f"{parts.train.source}; trained on {len(kept):,} of {low:g} to {high:g} s"
-    return dataclasses.replace(parts, train=dataclasses.replace(kept, source=source))
-
-
 def run(recipe: str, config: Config, options: TrainOptions) -> Path | None:
     """Run or resume the training; returns the path of the report, or None for a plan."""
+    if options.readers < 1:
+        raise ConfigError(f"--readers must be at least 1; received {options.readers}.")
     if options.plan:
         print(plan(recipe, config, options))
         return None

@@ -21,6 +21,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import time
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -34,6 +35,7 @@ from research.environment import describe_environment
 from research.errors import RunError
 
 FORMAT = 1
+ROW_KEY = re.compile(r"[0-9a-f]{16}")  # names the file of a row; others in rows/ are none
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Records:
     trials: list[dict[str, Any]]
     timings: list[dict[str, Any]]
     rows: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    version: str = ""  # of Trellis, that began the run
 
     def examples(self, trial: str) -> dict[str, np.ndarray]:
         """The arrays saved with a trial; empty where there are none."""
@@ -227,8 +230,10 @@ def read_run(path: Path) -> Records:
                 (_read_json(file) for file in (path / "trials").rglob("*.json")),
                 key=lambda trial: trial["trial"],
             ),
-            timings=_read_lines(path / "timings.jsonl"),
-            rows=[_read_json(file) for file in sorted((path / "rows").glob("*.json"))],
+            # One that is damaged is no reason to have no report.
+            timings=[x for x in _read_lines(path / "timings.jsonl") if isinstance(x, dict)],
+            rows=_read_rows(path / "rows"),
+            version=str(head.get("trellis")),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RunError(
@@ -257,6 +262,22 @@ def _read_json(path: Path) -> Any:
             f"{path} must be a readable JSON file; reading it gave: {error}. "
             "Delete it and start the experiment's command again: what it held is made anew."
         ) from error
+
+
+def _read_rows(folder: Path) -> list[dict[str, Any]]:
+    rows = []
+    for file in sorted(folder.glob("*.json")):
+        if not ROW_KEY.fullmatch(file.stem):
+            continue
+        row = _read_json(file)
+        if not isinstance(row, dict) or row.get("key") != file.stem:
+            key = row.get("key") if isinstance(row, dict) else None
+            raise RunError(
+                f"{file} must hold the training whose key is its name; it has key {key!r}. "
+                "Delete it and start the experiment's command again: that training is run anew."
+            )
+        rows.append(row)
+    return rows
 
 
 def _append(path: Path, record: Mapping[str, Any]) -> None:
@@ -304,10 +325,11 @@ def _move_aside(path: Path) -> None:
 
 
 def _add_session(path: Path, seeds: list[int]) -> None:
-    environment = _read_json(path) if path.is_file() else {"sessions": []}
+    sessions = _sessions(path)
     started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     session = {"started": started, **describe_environment()}
-    earlier = {entry["commit"] for entry in environment["sessions"]} - {session["commit"]}
+    earlier = {str(entry["commit"]) for entry in sessions if "commit" in entry}
+    earlier -= {session["commit"]}
     if earlier:
         logging.getLogger(__name__).warning(
             "%s was begun at commit %s and goes on at %s: if a model changed in between, start "
@@ -316,9 +338,22 @@ def _add_session(path: Path, seeds: list[int]) -> None:
             ", ".join(sorted(earlier)),
             session["commit"],
         )
-    environment["sessions"].append(session)
-    environment["seeds"] = seeds
-    write_json(path, environment)
+    write_json(path, {"sessions": [*sessions, session], "seeds": seeds})
+
+
+def _sessions(path: Path) -> list[dict[str, Any]]:
+    """The earlier sessions."""
+    if not path.is_file():
+        return []
+    environment = _read_json(path)
+    sessions = environment.get("sessions") if isinstance(environment, dict) else None
+    if not isinstance(sessions, list) or not all(isinstance(entry, dict) for entry in sessions):
+        raise RunError(
+            f"{path} must hold an object with the list of sessions; it holds {environment!r:.200}. "
+            "Delete it and start the experiment's command again: what it says of earlier sessions "
+            "is lost, no training is."
+        )
+    return sessions
 
 
 @contextlib.contextmanager

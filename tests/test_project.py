@@ -46,6 +46,13 @@ def test_citation_has_the_version_of_the_distribution() -> None:
     assert f"version: {PROJECT['version']}" in lines
 
 
+def test_one_sentence_says_everywhere_what_the_package_is() -> None:
+    sentence = PROJECT["description"]
+    assert f'title: "Trellis: {sentence}"' in (ROOT / "CITATION.cff").read_text().splitlines()
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    assert readme.startswith(f"# Trellis {sentence}. ")
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_import_names_are_those_of_this_repository(package: str) -> None:
     path = importlib.import_module(package).__file__

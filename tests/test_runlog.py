@@ -204,6 +204,53 @@ def test_damaged_records_are_named(tmp_path):
     assert f"Delete {' and '.join(both)} and start" in str(said.value)
 
 
+@pytest.mark.parametrize("damage", ["{}", "[]", '{"sessions": 3}', '{"sessions": ["x"]}'])
+def test_an_environment_that_is_none_says_what_to_delete(tmp_path, damage):
+    with opened(tmp_path) as run:
+        pass
+    (run.path / "environment.json").write_text(damage)
+    with (
+        pytest.raises(RunError, match=r"environment\.json must hold .* Delete it"),
+        opened(tmp_path),
+    ):
+        pass
+    (run.path / "environment.json").unlink()
+    with opened(tmp_path):
+        pass
+    assert len(json.loads((run.path / "environment.json").read_text())["sessions"]) == 1
+
+
+def test_a_session_without_a_commit_is_passed_over(tmp_path):
+    with opened(tmp_path) as run:
+        pass
+    write_json(run.path / "environment.json", {"sessions": [{"started": "long ago"}]})
+    with opened(tmp_path):
+        pass
+    assert len(json.loads((run.path / "environment.json").read_text())["sessions"]) == 2
+
+
+def test_only_files_named_by_a_key_are_rows_and_each_has_its_own(tmp_path):
+    with opened(tmp_path) as run:
+        pass
+    row = {"key": "ab" * 8}
+    write_json(run.path / "rows" / f"{row['key']}.json", row)
+    (run.path / "rows" / "notes.json").write_text("what I thought of it")
+    assert read_run(run.path).rows == [row]
+    for name, value in (("cd" * 8, row), ("ef" * 8, {}), ("01" * 8, [])):
+        path = run.path / "rows" / f"{name}.json"
+        write_json(path, value)
+        with pytest.raises(RunError, match=f"{path} must hold the training whose key"):
+            read_run(run.path)
+        path.unlink()
+
+
+def test_a_line_of_timings_that_is_no_record_is_passed_over(tmp_path):
+    with opened(tmp_path) as run:
+        (run.path / "timings.jsonl").write_text("5\n")
+        run.log_time("toy/a", seconds=1.5, steps=3)
+    assert read_run(run.path).timings == [{"trial": "toy/a", "seconds": 1.5, "steps": 3}]
+
+
 def test_numbers_that_json_lacks_are_refused_before_anything_is_written(tmp_path):
     write_json(tmp_path / "x.json", {"loss": 1.0})
     with pytest.raises(ValueError, match="not JSON compliant"):

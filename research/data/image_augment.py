@@ -54,7 +54,7 @@ def random_crop(
         (2, 8, 8, 1)
     """
     if padding < 0:
-        raise ConfigError(f"The padding of a crop must be 0 pixels or more; it is {padding}.")
+        raise ConfigError(f"the padding of a crop must be 0 pixels or more; received {padding}.")
     padded = jnp.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
     offsets = jax.random.randint(key, (images.shape[0], 2), 0, 2 * padding + 1)
 
@@ -86,7 +86,7 @@ def random_rotation(
         True
     """
     if max_degrees < 0:
-        raise ConfigError(f"The largest angle must be 0 degrees or more; it is {max_degrees}.")
+        raise ConfigError(f"the largest angle must be 0 degrees or more; received {max_degrees}.")
     degrees = jax.random.uniform(
         key, (images.shape[0],), images.dtype, minval=-max_degrees, maxval=max_degrees
     )

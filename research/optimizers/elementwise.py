@@ -42,7 +42,7 @@ def nesterov(learning_rate, momentum=0.9):
 
 
 def decoupled(direction, learning_rate, weight_decay):
-    """X <- x - learning_rate (u + weight_decay x), u the direction."""
+    """Weight decay beside a direction u: x <- x - learning_rate (u + weight_decay x)."""
     return optax.chain(
         direction,
         optax.add_decayed_weights(weight_decay),

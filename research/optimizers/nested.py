@@ -1,4 +1,4 @@
-"""Version 2 of the mission's optimizers: search spaces of which each contains the poorer's.
+"""Version 2 of SGD's and Adam's families: search spaces of which each contains the poorer's.
 
 A richer family that is tuned well cannot lose to one that it contains, except by luck, if its
 search space contains the poorer's (Choi et al., "On Empirical Comparisons of Optimizers for Deep

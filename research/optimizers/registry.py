@@ -72,8 +72,10 @@ def find(name: str, version: int = LATEST) -> Optimizer:
     Args:
         name: in ``NAMES``.
         version: of the search spaces, from 1 to ``LATEST``. In 1 the hyperparameters are those of
-            the papers; in 2 each family's space contains those of the poorer families, and some
-            learning rates mean something else (``research.optimizers.nested``).
+            the papers: use it for the textbook meaning. In 2 each family's space contains those of
+            the poorer families; the learning rate of ``momentum`` and ``nesterov`` is the papers'
+            over 1 - momentum, and ``adamw`` and ``nadamw`` have no weight decay unless it is given
+            (``research.optimizers.nested`` has the others).
 
     Raises:
         ConfigError: no such entry, and the message names the nearest; or no such version.
@@ -83,6 +85,10 @@ def find(name: str, version: int = LATEST) -> Optimizer:
         ['learning_rate', 'momentum']
         >>> find("adam").space["eps"].high, find("adam", version=1).space["eps"].high
         (100.0, 0.001)
+        >>> update = {n: find("momentum", n).build(0.1).update for n in (1, 2)}  # momentum 0.9
+        >>> start = find("momentum").build(0.1).init(jnp.ones(()))
+        >>> [round(float(update[n](jnp.ones(()), start)[0]), 3) for n in (1, 2)]
+        [-0.1, -0.01]
     """
     if version not in range(1, LATEST + 1):
         raise ConfigError(

@@ -188,9 +188,6 @@ def check_records(records: Records) -> None:
         where = f"every line of metrics.jsonl of {records.path}"
         if not 0 <= need(line, "step", int, where) < 2**53:
             raise RunError(f"{where} must have a step from 0, got {line['step']}")
-    for line in records.timings:
-        if not isinstance(line, dict):
-            raise RunError(f"every line of timings.jsonl of {records.path} must be an object")
     for trial in records.trials:
         where = f"trial {trial.get('trial')!r} of {records.path}"
         need(trial, "trial", str, where)

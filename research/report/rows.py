@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from research.errors import RunError
-from research.report.common import check_records, name, need
+from research.report.common import check_records, count, name, need, number
 from research.runlog import Records
 
 # A winner this close to an end of its search space (as a share of the space) is marked.
@@ -18,14 +17,12 @@ def check_rows(records: Records) -> None:
     """A RunError where the rows or the other records are not what a sweep writes."""
     check_records(records)
     for row in records.rows:
-        if not isinstance(row, dict):
-            raise RunError(f"every file in {records.path / 'rows'} must hold an object")
         _check_row(row, row_name(records, row))
 
 
 def row_name(records: Records, row: Mapping[str, Any]) -> str:
-    """How a message names a row."""
-    return f"row {row.get('key')!r} of {records.path}"
+    """How a message names a row: by its file."""
+    return str(records.path / "rows" / f"{row.get('key')}.json")
 
 
 def plain(entrant: str, schedule: str | None) -> str:
@@ -71,6 +68,51 @@ def winner(searches: Iterable[dict]) -> dict | None:
     return min(ended, key=_rank, default=None)
 
 
+def split_finals(
+    searches: Sequence[dict], finals: Sequence[dict], trials: int | None
+) -> tuple[list[dict], list[dict]]:
+    """Final trainings of the setting that won the search, and those of others, which do not count.
+
+    Bits differ between machines, so that after a merge there may be some of a setting that won
+    elsewhere. Where rows of the search are missing and none is the winner's, all count: the winner
+    may be among what is missing.
+
+    Args:
+        searches: by trial.
+        finals: of the same study.
+        trials: of a whole search; None where that is not known.
+    """
+    best = winner(searches)
+    own = [row for row in finals if best is not None and _setting(row) == _setting(best)]
+    whole = bool(searches) and (trials is None or len(searches) >= trials)
+    if not own and not whole:
+        return list(finals), []
+    return own, [row for row in finals if not any(row is kept for kept in own)]
+
+
+def left_out_words(groups: Mapping[str, Sequence[dict]]) -> str:
+    """A note on final trainings that do not count; empty where there are none.
+
+    Args:
+        groups: the trainings left out, by what to call their study.
+    """
+    counted: dict[str, int] = {}
+    for where, rows in groups.items():
+        for row in rows:
+            trial, point = _setting(row)
+            values = [f"{key.replace('_', ' ')} {number(value)}" for key, value in point.items()]
+            setting = f"{where}: trial {trial} ({', '.join(values)})"
+            counted[setting] = counted.get(setting, 0) + 1
+    if not counted:
+        return ""
+    total = sum(counted.values())
+    each = [f"{setting}, {count(n, 'training')}" for setting, n in counted.items()]
+    return (
+        f"Left out: {count(total, 'final training')} of a setting that did not win its search, as "
+        f"runs merged from several machines may have. {'; '.join(each)}."
+    )
+
+
 def at_edges(hyperparameters: Mapping[str, float], space: Any) -> dict[str, str]:
     """Hyperparameters in the outer 5 % of their search space: name -> which end.
 
@@ -89,6 +131,16 @@ def at_edges(hyperparameters: Mapping[str, float], space: Any) -> dict[str, str]
         if place is not None and not _EDGE < place < 1 - _EDGE:
             marks[key] = "lowest" if place <= _EDGE else "highest"
     return marks
+
+
+def quotient(value: float, reference: float) -> float:
+    """How many times the reference's a value is; NaN unless the reference's is above zero.
+
+    Example:
+        >>> quotient(3.0, 2.0), quotient(3.0, 0.0)
+        (1.5, nan)
+    """
+    return value / reference if reference > 0 else math.nan
 
 
 def clean(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -149,6 +201,10 @@ def _check_curve(values: Sequence[Any], key: str, steps: Sequence[int], where: s
     for value in values:
         if value is not None:
             need({key: value}, key, float, where)
+
+
+def _setting(row: Mapping[str, Any]) -> tuple[int, dict[str, float]]:
+    return row["settings"]["trial"], row["settings"]["hyperparameters"]
 
 
 def _rank(row: Mapping[str, Any]) -> tuple[float, float]:

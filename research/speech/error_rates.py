@@ -40,6 +40,9 @@ def count_errors(
 ) -> list[ErrorCounts]:
     """Count the edits of each utterance (Levenshtein distance, every edit at cost 1).
 
+    A text is no sequence of symbols: ``text.split()`` is one of words, ``list(text)`` one of
+    characters.
+
     Args:
         references: what was said, one sequence of symbols an utterance; may be empty.
         hypotheses: what was recognised, as many.
@@ -49,12 +52,21 @@ def count_errors(
         decides how the errors divide into kinds; their sum does not depend on it.
 
     Raises:
-        DataError: not as many hypotheses as references.
+        DataError: not as many hypotheses as references, or texts.
 
     Example:
         >>> count_errors([[1, 2, 3], ["a"]], [[1, 3], ["b"]])[0]
         ErrorCounts(substitutions=0, deletions=1, insertions=0, reference=3)
+        >>> count_errors(["the cat sat".split()], ["the cat sit".split()])
+        [ErrorCounts(substitutions=1, deletions=0, insertions=0, reference=3)]
     """
+    for text in (references, hypotheses, *references, *hypotheses):
+        if isinstance(text, str):
+            raise DataError(
+                "errors are counted between sequences of symbols, one for each utterance; received "
+                f"the text {text!r}. Give text.split() of each to count words, or list(text) to "
+                "count characters."
+            )
     counts = []
     for reference, chunks in zip(references, _alignments(references, hypotheses), strict=True):
         edits: Counter[str] = Counter()

@@ -43,7 +43,7 @@ def log_mel(
     its edges are where its own samples end. `LogMel.frames` says how many frames are valid.
 
     Args:
-        waveforms: samples, float (B, S).
+        waveforms: samples, float (B, S), in [-1, 1] where the settings are those of a preset.
         lengths: valid samples of each waveform, (B,).
         config: the settings.
         filters: M of each utterance, such as `vtlp.warped_filters`; those of the config if not
@@ -54,7 +54,8 @@ def log_mel(
         number of valid frames of each, int32 (B,).
 
     Raises:
-        DataError: the waveforms are not (B, S) or too short for one frame.
+        DataError: the waveforms are not (B, S), not floats or too short for one frame, or the
+            lengths are not one for each.
 
     Example:
         >>> features, frames = log_mel(jnp.ones((1, 8000)), jnp.array([4000]))
@@ -63,9 +64,19 @@ def log_mel(
     """
     if waveforms.ndim != 2 or config.frames(waveforms.shape[1]) < 1:
         needed = next(n for n in range(1, config.window + config.hop + 1) if config.frames(n))
+        mend = "for a single one give waveform[None]" if waveforms.ndim == 1 else "pad them"
         raise DataError(
-            f"waveforms must be (batch, samples) with at least {needed} samples (one frame), but "
-            f"got shape {waveforms.shape}; pad them"
+            f"waveforms must be (batch, samples) with at least {needed} samples (one frame); "
+            f"received shape {waveforms.shape}: {mend}"
+        )
+    if not jnp.issubdtype(waveforms.dtype, jnp.floating):
+        signed = jnp.issubdtype(waveforms.dtype, jnp.signedinteger)
+        mend = f"divide by {-jnp.iinfo(waveforms.dtype).min}" if signed else "convert them"
+        raise DataError(f"samples must be floats in [-1, 1]; received {waveforms.dtype}: {mend}")
+    if lengths.shape != waveforms.shape[:1]:
+        raise DataError(
+            f"lengths must be (batch,), the valid samples of each of {len(waveforms)} waveforms; "
+            f"received shape {lengths.shape}: give one for each"
         )
     return _log_mel(waveforms, lengths, config, filters)
 

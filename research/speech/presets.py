@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from research.errors import ConfigError
+from research.names import look_up
 from research.speech.librispeech_statistics import DEVIATIONS, MEANS
 from research.speech.log_mel_config import FixedNorm, LogMel, UtteranceNorm
 
@@ -139,6 +139,4 @@ def preset(name: str) -> LogMel:
         >>> preset("parakeet").n_mels
         80
     """
-    if name not in PRESETS:
-        raise ConfigError(f"a preset must be one of {', '.join(PRESETS)}, but got {name!r}")
-    return PRESETS[name]
+    return look_up(PRESETS, name, "a preset")

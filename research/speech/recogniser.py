@@ -75,10 +75,8 @@ class Output(NamedTuple):
 
     @property
     def loss(self) -> float:
-        """Mean over the utterances whose labels fit, as ``ctc`` has it; NaN goes on."""
-        losses = np.asarray(self.losses)
-        possible = losses[~np.isposinf(losses)]
-        return float(possible.mean()) if possible.size else 0.0
+        """`mean_loss` of the batch."""
+        return mean_loss(np.asarray(self.losses))
 
 
 class Recogniser(NamedTuple):
@@ -172,6 +170,19 @@ def make_recogniser(
         evaluate=jax.jit(evaluate),
         frame_seconds=encoder.subsampling * front_end.frame_seconds,
     )
+
+
+def mean_loss(losses: Float[np.ndarray, " B"]) -> float:
+    """Mean over the utterances whose labels fit, as ``ctc`` has it; NaN goes on.
+
+    Unlike there, +inf where none fits: 0 would be the loss of a perfect recogniser.
+
+    Example:
+        >>> mean_loss(np.array([1.0, np.inf, 3.0])), mean_loss(np.array([np.inf]))
+        (2.0, inf)
+    """
+    possible = losses[~np.isposinf(losses)]
+    return float(possible.mean()) if possible.size else np.inf
 
 
 def transcribe(

@@ -14,7 +14,7 @@ from research.data.digit_strings import StringBatch
 from research.data.speech_stream import SpeechStream
 from research.errors import ConfigError
 from research.speech.beam_search import LabelAutomaton, beam_search
-from research.speech.error_rates import ErrorCounts, count_errors, error_rate
+from research.speech.error_rates import ErrorCounts, count_errors
 from research.speech.ngram import label_automaton, train_ngram
 from research.speech.recogniser import Recogniser, transcribe
 from research.speech.tokenisers import CharacterTokeniser, SubwordTokeniser, Tokeniser
@@ -109,7 +109,7 @@ class Transcripts(NamedTuple):
     @property
     def characters(self) -> list[ErrorCounts]:
         """Edits between the characters of each utterance, the spaces between words among them."""
-        return count_errors(self.said, self.heard)
+        return count_errors([*map(list, self.said)], [*map(list, self.heard)])
 
 
 def greedy(blank_id: int = 0) -> Decode:
@@ -213,11 +213,6 @@ def choose_fusion(
         Fusion(best.weight, b, measure(weighted(automaton, best.weight, b))) for b in bonuses if b
     ]
     return min([best, *tried], key=lambda fusion: fusion.word_error_rate)
-
-
-def word_error_rate(transcripts: Transcripts) -> float:
-    """Edits between words over the words said."""
-    return error_rate(transcripts.words)
 
 
 def error_lists(counts: Sequence[ErrorCounts]) -> Mapping[str, Any]:

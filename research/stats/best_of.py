@@ -42,7 +42,7 @@ def expected_best(scores: ArrayLike, k: int) -> float:
     """
     values = vector(scores)
     if not 1 <= k <= values.size:
-        raise ValueError(f"k must be from 1 to the number of scores, {values.size}, got {k}")
+        raise ValueError(f"k must be from 1 to the number of scores, {values.size}; received {k}.")
     return float(np.sort(values) @ _weights(values.size, [k])[:, 0])
 
 

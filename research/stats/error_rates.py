@@ -27,10 +27,14 @@ class UtteranceErrors(NamedTuple):
 def error_rate(groups: Sequence[UtteranceErrors]) -> float:
     """Mean over the groups of errors / reference labels; NaN where a group has no label.
 
+    Raises:
+        TypeError: a group where a list of groups is needed.
+
     Example:
         >>> error_rate([UtteranceErrors(np.array([1.0, 0.0]), np.array([4.0, 6.0]))])
         0.1
     """
+    _check_groups(groups)
     if not groups or any(group.totals.sum() <= 0 for group in groups):
         return float("nan")
     return float(np.mean([group.errors.sum() / group.totals.sum() for group in groups]))
@@ -97,6 +101,9 @@ def error_rate_interval(
         The interval; unknown where a group has fewer than two utterances, a point where every
         utterance has the same error rate above zero.
 
+    Raises:
+        TypeError: a group where a list of groups is needed.
+
     Example:
         >>> clean = utterance_errors([0, 0, 0], [5, 5, 5])
         >>> low, high = error_rate_interval([clean])
@@ -140,6 +147,7 @@ def difference_interval(
         systems differ equally on each.
 
     Raises:
+        TypeError: a group where a list of groups is needed.
         ValueError: if the two do not have the same utterances (by number and reference length).
 
     Example:
@@ -153,6 +161,8 @@ def difference_interval(
     evaluation", ICASSP 2004.
     """
     check_level(level)
+    _check_groups(first)
+    _check_groups(second)
     if not same_utterances(first, second):
         raise ValueError("a paired interval needs the same utterances, in the same order, in both")
     difference = error_rate(first) - error_rate(second)
@@ -182,6 +192,19 @@ def same_utterances(first: Sequence[UtteranceErrors], second: Sequence[Utterance
     return len(first) == len(second) and all(
         np.array_equal(one.totals, two.totals) for one, two in zip(first, second, strict=True)
     )
+
+
+def _check_groups(groups: Sequence[UtteranceErrors]) -> None:
+    """Refuse what is not a list of groups."""
+    if isinstance(groups, UtteranceErrors) or not all(
+        isinstance(group, UtteranceErrors) for group in groups
+    ):
+        kinds = type(groups).__name__, *{type(group).__name__ for group in groups}
+        raise TypeError(
+            "groups must be a list of UtteranceErrors, one for each speaker; received "
+            f"{kinds[0]} of {' and '.join(kinds[1:])}. Put a single group into a list: "
+            "[utterance_errors(errors, totals)]."
+        )
 
 
 def _resampled_rate(

@@ -46,10 +46,12 @@ def open_backend(
             the cluster that RAY_ADDRESS names, or else on this machine.
         run_path: the run directory, which all workers must see.
         data_dir: where workloads find their data.
-        workers: how many chunks at once; None for as many as there are cores, or 32 jobs.
+        workers: how many chunks at once; None for as many as there are cores, one where JAX
+            computes on an accelerator, or 32 jobs. Ray takes all CPUs of its cluster, no number.
 
     Raises:
-        ConfigError: no such backend, or the package it needs is not installed.
+        ConfigError: no such backend, the package it needs is not installed, or a number of workers
+            that it cannot have.
     """
     if workers is not None and workers < 1:
         raise ConfigError(f"workers must be at least 1; received {workers}.")
@@ -64,6 +66,12 @@ def open_backend(
 
         return SlurmJobs(run_path, place, workers)
     if name == "ray":
+        if workers is not None:
+            raise ConfigError(
+                "workers must not be given with the backend ray, which runs a chunk on each CPU of "
+                f"its cluster; received {workers}. Leave out --workers, or start the cluster with "
+                "fewer CPUs (ray start --num-cpus)."
+            )
         from research.sweep.ray_tasks import RayTasks
 
         return RayTasks(run_path, place)
@@ -95,7 +103,7 @@ def ask(worker: subprocess.Popen[str], request: Mapping[str, Any]) -> dict[str, 
     """What the worker answers.
 
     Raises:
-        ChunkFailed: it answered with an error, or died.
+        ChunkFailed: it answered with an error or with what is no answer, or died.
     """
     assert worker.stdin is not None
     assert worker.stdout is not None
@@ -110,15 +118,28 @@ def ask(worker: subprocess.Popen[str], request: Mapping[str, Any]) -> dict[str, 
         status = worker.wait()
         reason = f"signal {-status}" if status < 0 else f"exit status {status}"
         raise ChunkFailed(f"the worker process {worker.pid} ended with {reason}")
-    return result_of(json.loads(answer))
+    try:
+        parsed = json.loads(answer)
+    except ValueError as error:
+        worker.kill()  # what it says next would be taken for an answer to something else
+        worker.wait()
+        raise ChunkFailed(
+            f"the worker process {worker.pid} must answer with a line of JSON; received "
+            f"{answer[:200]!r}"
+        ) from error
+    return result_of(parsed)
 
 
-def result_of(answer: Mapping[str, Any]) -> dict[str, Any]:
+def result_of(answer: Any) -> dict[str, Any]:
     """What a worker's answer holds.
 
     Raises:
-        ChunkFailed: an error.
+        ChunkFailed: an error, or neither a result nor an error.
     """
-    if "error" in answer:
-        raise ChunkFailed(answer["error"], answer["traceback"])
+    if isinstance(answer, dict) and "error" in answer:
+        raise ChunkFailed(str(answer["error"]), str(answer.get("traceback", "")))
+    if not isinstance(answer, dict) or not isinstance(answer.get("result"), dict):
+        raise ChunkFailed(
+            f"a worker must answer with a result or an error; received {str(answer)[:200]!r}."
+        )
     return answer["result"]

@@ -21,11 +21,9 @@ from research.sweep.chunks import Chunk, Plan, chunk_of, groups_of
 from research.sweep.meter import metered
 from research.sweep.planner import choose
 from research.sweep.program import Prepared, Program, make_program, prepare, sizes, train
-from research.sweep.store import Row, append_line, store_of
+from research.sweep.store import EXAMPLES, Row, append_line, store_of
 from research.sweep.training import Task
 from research.workloads.workload import Examination, Workload
-
-EXAMPLES = "examples"  # folder of a run directory: arrays of a row, under its key
 
 
 def execute(

@@ -4,6 +4,7 @@ import contextlib
 import os
 import subprocess
 import threading
+import traceback
 from collections.abc import Hashable
 from concurrent.futures import Future
 from pathlib import Path
@@ -70,15 +71,20 @@ class LocalWorkers:
         known: set[Hashable] = set()
         while (taken := self._take(known)) is not None:
             chunk, future = taken
-            worker = self._worker(slot, known)
-            if worker is None:
-                future.cancel()
-                break
-            known.add(chunk.task)
             try:
-                future.set_result(ask(worker, request_for(chunk, self._run_path, self._data_dir)))
+                worker = self._worker(slot, known)
+                if worker is None:
+                    future.cancel()
+                    break
+                known.add(chunk.task)
+                result = ask(worker, request_for(chunk, self._run_path, self._data_dir))
             except ChunkFailed as failure:
                 future.set_exception(failure)
+            except Exception as error:  # whatever it is: without an answer the run would wait
+                summary = f"worker {slot} cannot be used: {type(error).__name__}: {error}"
+                future.set_exception(ChunkFailed(summary, traceback.format_exc()))
+            else:
+                future.set_result(result)
         self._end(slot)
 
     def _take(self, known: set[Hashable]) -> tuple[Chunk, Future[dict[str, Any]]] | None:

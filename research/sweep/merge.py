@@ -2,9 +2,10 @@
 
     python -m research.sweep.merge RUN OTHER [OTHER ...]
 
-RUN takes over the rows of the others that it lacks. A row is named by the hash of its settings, so
-that merging twice changes nothing, and the experiment's command goes on with what nobody has yet.
-Timings and plans stay where they were measured.
+RUN takes over the rows of the others that it lacks, with their arrays. A row is named by the hash
+of its settings, so that merging twice changes nothing, and the experiment's command goes on with
+what nobody has yet. Timings, those of recognition too, and plans stay where they were measured:
+what a report says of seconds is of RUN's machine, and of the trainings that ran there.
 """
 
 import argparse
@@ -25,13 +26,27 @@ def merge_run(run: Path, other: Path) -> int:
         other: the run directory that has them; it is only read.
 
     Raises:
-        RunError: the same directory twice, one that is no run, a run of another configuration or on
-            other data, or a damaged row.
+        RunError: the same directory twice, one that is no run, a run of another configuration, on
+            other data or by another version, none with a row, a damaged row, or a directory that
+            cannot be written.
     """
     if run.resolve() == other.resolve():
         raise RunError(f"two different run directories are needed; received {run} twice.")
-    _check_same(read_run(run), read_run(other))
-    return store_of(run).merge(store_of(other))
+    mine, theirs = read_run(run), read_run(other)
+    _check_same(mine, theirs)
+    if not mine.rows and not theirs.rows:
+        raise RunError(
+            "one of the runs must have rows to merge, as those of a sweep do once it trains; "
+            f"neither {run} nor {other} has any. Other experiments keep no rows: read their "
+            "reports side by side."
+        )
+    try:
+        return store_of(run).merge(store_of(other))
+    except OSError as error:
+        raise RunError(
+            f"the run directory {run} must be writable and {other} readable; the system says: "
+            f"{error}. Mend that and merge again; what was taken over already is kept."
+        ) from error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,11 +82,13 @@ def _check_same(run: Records, other: Records) -> None:
         )
     elif run.data != other.data:
         what = f"data {run.data!r} and {other.data!r}"
+    elif run.version != other.version:
+        what = f"Trellis {run.version} and {other.version}, whose trainings may differ"
     else:
         return
     raise RunError(
-        f"only runs of one configuration can be merged; {run.path} and {other.path} have {what}. "
-        "Start both with the same command."
+        f"only runs of one configuration and version can be merged; {run.path} and {other.path} "
+        f"have {what}. Start both with the same command, by the same version."
     )
 
 

@@ -270,19 +270,29 @@ def describe_plan(record: Mapping[str, Any]) -> str:
         >>> scan = {"mode": "scan", "chunk": 1, "group": 1, "seconds_per_trial_step": 2e-4}
         >>> why = [scan, {"mode": "step", "chunk": 1, "group": 1, "not_tried": "too slow"}]
         >>> describe_plan({**scan, "why": why})
-        'scan, of scan 200 µs a step of one training; not tried: step'
+        'chose scan (200 µs a step of one training); did not try: step'
     """
-    measured, untried = [], []
-    for entry in record["why"]:
-        sizes = {"map": f" {entry['chunk']}", "vmap": f" {entry['chunk']}"}
-        sizes["chunked"] = f" {entry['chunk']} by {entry['group']}"
-        name = entry["mode"] + sizes.get(entry["mode"], "")
-        if "not_tried" in entry:
-            untried.append(name)
-        else:
-            measured.append(f"{name} {1e6 * entry['seconds_per_trial_step']:.3g} µs")
-    rest = f"; not tried: {', '.join(untried)}" if untried else ""
-    return f"{record['mode']}, of {', '.join(measured)} a step of one training{rest}"
+
+    def microseconds(entry: Mapping[str, Any]) -> str:
+        return f"{1e6 * entry['seconds_per_trial_step']:.3g} µs"
+
+    chosen = _way(record)
+    untried = [_way(entry) for entry in record["why"] if "not_tried" in entry]
+    others = [
+        f"{_way(entry)} {microseconds(entry)}"
+        for entry in record["why"]
+        if "not_tried" not in entry and _way(entry) != chosen
+    ]
+    took = f"{microseconds(record)} a step of one training"
+    than = f"; {', '.join(others)}" if others else ""
+    rest = f"; did not try: {', '.join(untried)}" if untried else ""
+    return f"chose {chosen} ({took}{than}){rest}"
+
+
+def _way(entry: Mapping[str, Any]) -> str:
+    sizes = {"map": f" {entry['chunk']}", "vmap": f" {entry['chunk']}"}
+    sizes["chunked"] = f" {entry['chunk']} by {entry['group']}"
+    return entry["mode"] + sizes.get(entry["mode"], "")
 
 
 def _read_plans(path: Path) -> dict[str, dict[str, Any]]:

@@ -5,10 +5,12 @@ SBATCH_ACCOUNT, SBATCH_TIMELIMIT. A job that fails, is preempted or runs out of 
 again by what waits for it (``research.sweep.run``).
 """
 
+import contextlib
 import importlib
 import shutil
 import sys
 import threading
+import traceback
 from collections.abc import Mapping
 from concurrent.futures import Future
 from pathlib import Path
@@ -101,28 +103,51 @@ class SlurmJobs:
                 if self._closed:
                     return
                 while self._waiting and len(self._running) < self.slots:
-                    chunk, future = self._waiting.pop(0)
-                    request = request_for(chunk, self._run_path, self._data_dir)
-                    job = self._executor.submit(run_in_worker, request, self._environment)
-                    self._running.append((job, future))
-            ended = [(job, future) for job, future in self._running if job.done()]
+                    self._start(*self._waiting.pop(0))
+            ended = [(job, future) for job, future in self._running if _ended(job, future)]
             for job, future in ended:
                 self._running.remove((job, future))
                 _settle(job, future)
             with self._changed:
                 self._changed.wait_for(lambda: self._closed, 0.0 if ended else self._seconds)
 
+    def _start(self, chunk: Chunk, future: Future[dict[str, Any]]) -> None:
+        """Make a job of a chunk; where that fails the future says so, as this thread must go on."""
+        request = request_for(chunk, self._run_path, self._data_dir)
+        try:
+            job = self._executor.submit(run_in_worker, request, self._environment)
+        except Exception as error:
+            _fail(future, "sbatch refused the job", error)
+        else:
+            self._running.append((job, future))
+
+
+def _ended(job: Any, future: Future[dict[str, Any]]) -> bool:
+    """Whether nothing more is to be had of the job, which is then that it cannot be asked."""
+    try:
+        return job.done()
+    except Exception as error:
+        with contextlib.suppress(Exception):
+            job.cancel(check=False)
+        _fail(future, f"the state of job {job.job_id} cannot be known", error)
+        return True
+
 
 def _settle(job: Any, future: Future[dict[str, Any]]) -> None:
-    """Give the future what became of the job."""
-    uncompleted = importlib.import_module("submitit.core.utils").UncompletedJobError
+    """Give the future what became of the job, unless it has failed already."""
+    if future.done():
+        return
     try:
         future.set_result(result_of(job.result()))
     except ChunkFailed as failure:
         future.set_exception(failure)
-    except uncompleted as error:
-        failure = ChunkFailed(f"job {job.job_id} ended without a result", str(error))
-        future.set_exception(failure)
+    except Exception as error:
+        _fail(future, f"job {job.job_id} ended without a result", error)
+
+
+def _fail(future: Future[dict[str, Any]], what: str, error: Exception) -> None:
+    details = "".join(traceback.format_exception(error))
+    future.set_exception(ChunkFailed(f"{what}: {type(error).__name__}: {error}", details))
 
 
 def run_in_worker(request: dict[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:

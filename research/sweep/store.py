@@ -2,23 +2,25 @@
 
 A row is committed once, however often and wherever its training is run: the first that comes stays,
 and no reader sees a half of it. Stores are merged by copying what one has and the other lacks.
+The arrays of a row, where it has some, lie beside the rows in a folder of their own, under its key.
 """
 
 import contextlib
 import json
 import os
-import re
+import shutil
 import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from research.errors import RunError
+from research.runlog import ROW_KEY
 from research.sweep.training import key_of
 
 Row = dict[str, Any]
 
-_KEY = re.compile(r"[0-9a-f]{16}")
+EXAMPLES = "examples"  # folder of a run directory: arrays of a row, under its key
 
 
 class Store(NamedTuple):
@@ -66,7 +68,7 @@ class Store(NamedTuple):
         if not self.path.is_dir():
             return set()
         stems = (name.removesuffix(".json") for name in os.listdir(self.path))
-        return {stem for stem in stems if _KEY.fullmatch(stem)}
+        return {stem for stem in stems if ROW_KEY.fullmatch(stem)}
 
     def missing(self, keys: Iterable[str]) -> list[str]:
         """Those of the keys that have no row yet, in their order."""
@@ -108,10 +110,30 @@ class Store(NamedTuple):
     def merge(self, other: "Store") -> int:
         """Take over the rows of another store that are not here; how many those are.
 
+        The arrays of a row come before it, so that here too a row that is there has them.
+
         Raises:
             RunError: a row to take over is damaged. Those before it have been taken over.
         """
-        return sum(self.commit(other.read(key)) for key in sorted(other.keys() - self.keys()))
+        number = 0
+        for key in sorted(other.keys() - self.keys()):
+            row = other.read(key)
+            self._copy_arrays(other, key)
+            number += self.commit(row)
+        return number
+
+    def _copy_arrays(self, other: "Store", key: str) -> None:
+        there = other.path.parent / EXAMPLES / f"{key}.npz"
+        if not there.is_file():
+            return
+        folder = self.path.parent / EXAMPLES
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = folder / f".{key}.{uuid.uuid4().hex}.npz"
+        try:
+            shutil.copyfile(there, temporary)
+            os.replace(temporary, folder / there.name)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 _HOW_TO_GO_ON = "Delete it and start the experiment's command again: that training is run anew."

@@ -59,7 +59,8 @@ def find_target(workload: Workload, records: Sequence[Mapping[str, Any]] | None 
                 command,
             )
             return record["target"]
+    recorded = ", ".join(record["source"] for record in named) or "none"
     raise DataError(
-        f"{workload.name} must have a target on {workload.source}; there is one on "
-        f"{' and '.join(record['source'] for record in named) or 'no data'}. Set it: {command}"
+        f"No target is recorded for workload {workload.name!r} (data: {workload.source}); recorded "
+        f"for it are those on: {recorded}. Set one: {command}"
     )

@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -27,8 +29,8 @@ def tones(speakers=("ann", "bob", "cid"), seconds: float = 0.1) -> DigitRecordin
 def make(recordings=None, config=CLEAN, indices=None, **changes):
     recordings = tones() if recordings is None else recordings
     indices = np.arange(len(recordings)) if indices is None else np.asarray(indices)
-    settings = {"seed": 0, "step": 0, "batch_size": 16, "max_samples": 3 * RATE} | changes
-    return digit_strings(recordings, indices, config, **settings)
+    settings: dict[str, Any] = {"seed": 0, "step": 0, "batch_size": 16, "max_samples": 3 * RATE}
+    return digit_strings(recordings, indices, config, **(settings | changes))
 
 
 def segments(waveform: np.ndarray) -> list[tuple[int, int]]:

@@ -101,7 +101,7 @@ def test_gradients_reach_the_images() -> None:
 
 
 def test_negative_amounts() -> None:
-    with pytest.raises(ConfigError, match="0 pixels or more; it is -1"):
+    with pytest.raises(ConfigError, match="0 pixels or more; received -1"):
         random_crop(KEY, IMAGES, padding=-1)
-    with pytest.raises(ConfigError, match="0 degrees or more"):
+    with pytest.raises(ConfigError, match=r"0 degrees or more; received -5\.0"):
         random_rotation(KEY, IMAGES, max_degrees=-5.0)

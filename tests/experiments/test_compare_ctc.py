@@ -108,6 +108,12 @@ def test_the_winner_of_the_search_is_what_all_objectives_are_trained_with(finish
         assert all(point == best["settings"]["hyperparameters"] for point in points)
 
 
+def test_the_run_records_with_which_objective_it_tuned(finished, tone_digits):
+    assert read_run(finished).config["tuned_with"] == "ctc"
+    config = dataclasses.replace(TINY, tuning="each")
+    assert make_design(config, tone_digits).described()["tuned_with"] is None
+
+
 def test_objectives_of_two_views_get_half_the_steps_when_compute_is_matched(finished, tone_digits):
     steps = {
         parse(row["settings"]["workload"]).objective: row["settings"]["steps"]

@@ -1,5 +1,6 @@
 """The optimizer comparison, small: equal budgets, honest selection, resumable, loud about NaN."""
 
+import contextlib
 import csv
 import dataclasses
 import json
@@ -10,7 +11,7 @@ from in_process import InThisProcess
 from experiments import compare_optimizers
 from experiments.compare_optimizers import RECIPES, Config, SweepOptions
 from research import comparison, workloads
-from research.errors import ConfigError
+from research.errors import ConfigError, DataError
 from research.optimizers import Range, find, registry
 from research.runlog import read_run
 from research.sweep import engine
@@ -175,6 +176,32 @@ def test_a_search_that_diverges_is_a_failure_and_the_comparison_goes_on(tmp_path
 def test_configurations_that_cannot_run_are_refused(change, message):
     with pytest.raises(ConfigError, match=message):
         dataclasses.replace(TINY, **change)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"horizons": (1.0,), "evaluations": 1000}, "received 1000, and horizon 1 .* 200 steps"),
+        ({"horizons": (0.001,), "evaluations": 20}, "received 20, and horizon 0.001 .* 0.2 steps"),
+        ({"horizons": (0.16,), "evaluations": 20}, "is 32 steps, and the nearest is 40"),
+        ({"horizons": (0.1, 0.101)}, "0.1 and 0.101 of quadratic_1e2 both become 20"),
+    ],
+)
+def test_lengths_that_would_not_be_as_asked_are_refused(tmp_path, change, message):
+    with pytest.raises(ConfigError, match=message):
+        run(tmp_path, dataclasses.replace(TINY, **change))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_recipes_train_about_as_long_as_they_ask(recipe):
+    config = RECIPES[recipe].config
+    for name in config.workloads:
+        with contextlib.suppress(DataError):  # of those whose data are not here
+            workload = workloads.load(name)
+            lengths = [length for length, _ in compare_optimizers.horizons(config, workload)]
+            asked = [multiple * workload.steps for multiple in config.horizons]
+            assert lengths == pytest.approx(asked, rel=0.1)
 
 
 def test_the_run_records_what_a_report_must_know(finished):

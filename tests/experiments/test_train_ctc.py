@@ -25,7 +25,7 @@ from tone_corpus import (
 )
 
 from experiments import train_ctc
-from experiments.ctc_recogniser import Config, make_training
+from experiments.ctc_recogniser import Config, load_parts, make_training
 from experiments.train_ctc import RECIPES, TrainOptions
 from research import checkpoint, mesh
 from research.data.digit_strings import StringBatch
@@ -192,13 +192,13 @@ def test_another_rate_is_refused_unless_asked_for(tmp_path, speech):
     write_part(tmp_path / "data/LibriSpeech/test-other", 3, 99, rate=8000)
     message = r"sampled at 16000 Hz, but 3 of the 3 files of test-other .* 8000 Hz.*--resample"
     with pytest.raises(DataError, match=message):
-        train_ctc.load_parts(TINY, tmp_path / "data")
+        load_parts(TINY, tmp_path / "data")
     anyway = dataclasses.replace(TINY, resample=True)
-    assert len(train_ctc.load_parts(anyway, tmp_path / "data").test["test-other"]) == 3
+    assert len(load_parts(anyway, tmp_path / "data").test["test-other"]) == 3
 
 
 def test_only_training_utterances_of_the_length_asked_for_are_kept(speech):
-    parts = train_ctc.load_parts(dataclasses.replace(TINY, seconds=(0.5, 0.8)), speech)
+    parts = load_parts(dataclasses.replace(TINY, seconds=(0.5, 0.8)), speech)
     assert 0 < len(parts.train) < PARTS["train-clean-100"]
     assert parts.train.seconds.max() <= 0.8
     assert f"trained on {len(parts.train)} of 0.5 to 0.8 s" in parts.train.source
@@ -207,41 +207,14 @@ def test_only_training_utterances_of_the_length_asked_for_are_kept(speech):
         "test-other": PARTS["test-other"],
     }
     with pytest.raises(DataError, match="must hold an utterance of 50 to 60 s"):
-        train_ctc.load_parts(dataclasses.replace(TINY, seconds=(50.0, 60.0)), speech)
+        load_parts(dataclasses.replace(TINY, seconds=(50.0, 60.0)), speech)
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"width": 30, "heads": 4}, "multiple of heads"),
-        ({"taps": 4}, "taps must be odd"),
-        ({"seconds": (3.0, 2.0)}, "shortest and a longest"),
-        ({"objective": "intermediate_ctc"}, "--intermediate 8"),
-        ({"intermediate": (16,)}, "blocks in 1 to 15"),
-        ({"objective": "consistency_ctc", "policy": "LD"}, "--policy AlgoPerf"),
-        ({"optimizer": "adamx"}, "Did you mean"),
-        ({"steps": 0}, "steps must be at least 1"),
-        ({"dropout": 1.0}, "dropout must be"),
-    ],
-)
-def test_what_cannot_be_trained_is_refused(changes, message):
-    with pytest.raises(ConfigError, match=message):
-        dataclasses.replace(FULL, **changes)
-
-
-def test_the_plan_states_the_cost_without_data(capsys, tmp_path):
-    missing = tmp_path / "nothing"
-    config = dataclasses.replace(FULL, layers=2)
-    options = TrainOptions(data_dir=missing, plan=True, peak_teraflops=100.0, utilisation=0.5)
-    assert train_ctc.run("librispeech_100", config, options) is None
-    text = capsys.readouterr().out
-    assert "100.6 h" in text
-    assert "an estimate, not a measurement" in text
-    assert "No GPU has been measured" in text
-    assert "100 TFLOP/s of which 50 %" in text
-    assert not missing.exists()
-    with pytest.raises(ConfigError, match="a utilisation in 0 to 1"):
-        train_ctc.plan("librispeech_100", config, dataclasses.replace(options, utilisation=5.0))
+def test_no_readers_are_refused_before_anything_is_written(tmp_path, speech):
+    options = TrainOptions(out=tmp_path / "runs", data_dir=speech, readers=0)
+    with pytest.raises(ConfigError, match="--readers must be at least 1; received 0"):
+        train_ctc.run("librispeech_100", TINY, options)
+    assert not (tmp_path / "runs").exists()
 
 
 def batch_of(rows: int, seconds: float, labels: int):
@@ -289,6 +262,26 @@ def test_a_diverged_training_is_recorded(tmp_path, speech, monkeypatch):
     (trial,) = records.trials
     assert (trial["status"], trial["result"]["diverged_at"]) == ("diverged", 1)
     assert "diverged at step 1" in render(records).body
+
+
+@pytest.mark.parametrize("fitting", [0, 2])
+def test_texts_that_fit_no_audio_are_counted_and_give_no_loss(
+    tmp_path, speech, monkeypatch, fitting
+):
+    original = train_ctc.hear
+
+    def misheard(*args):
+        for batch in original(*args):
+            few = np.where(batch.indices < fitting, 1.5, np.inf)
+            losses = np.pad(few, (0, len(batch.losses) - len(few)), mode="edge")
+            yield batch._replace(losses=losses)
+
+    monkeypatch.setattr(train_ctc, "hear", misheard)
+    path = run(tmp_path, speech, dataclasses.replace(TINY, steps=2))
+    (evaluation,) = read_run(path).metrics
+    assert evaluation["validation_texts_too_long"] == 8 - fitting
+    assert evaluation.get("validation_loss") == (1.5 if fitting else None)
+    assert (path / "report.html").is_file()
 
 
 def test_the_report_has_the_errors_and_what_was_written(finished):

@@ -16,7 +16,7 @@ TRIALS = (0.45, 0.5)  # fractions of each range
 SLOW_STARTERS = {"prodigy", "dadapt_adamw", "dog"}
 
 
-# The mission's, and one of each kind written here; the rest compiles for half a minute.
+# SGD's and Adam's families, and one of each kind written here; the rest compiles for half a minute.
 QUICK = {
     *("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw"),
     *("rprop", "cautious_adamw", "muon", "soap", "one_sided_shampoo", "dowg"),

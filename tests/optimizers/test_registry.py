@@ -1,6 +1,7 @@
 """The registry: complete and as documented, formulas by hand, clear errors."""
 
 import inspect
+import re
 from pathlib import Path
 
 import jax
@@ -15,12 +16,12 @@ from research.optimizers import LATEST, NAMES, find
 from research.optimizers.registry import LEFT_OUT, VERSIONS
 
 LOW, HIGH = 0.0, 1.0
-MISSION = ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw")
+CLASSICS = ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw")
 OPTIMIZERS = VERSIONS[1]  # hyperparameters as the papers have them
 README = Path(optimizers.__file__).with_name("README.md")
 
 
-@pytest.mark.parametrize("name", MISSION)
+@pytest.mark.parametrize("name", CLASSICS)
 def test_trains_a_quadratic_from_its_own_space(name):
     """Some point of a small draw must bring an ill-conditioned quadratic down tenfold."""
     curvature = jnp.array([1.0, 20.0])
@@ -134,11 +135,36 @@ def test_the_readme_lists_every_entry():
     text = README.read_text()
     lines = [
         f"| `{name}` | {entry.paper} | {entry.state.per_parameter()} | {', '.join(entry.space)} |"
-        for name, entry in OPTIMIZERS.items()
+        for name, entry in VERSIONS[LATEST].items()
     ]
     assert [line for line in lines if line not in text] == []  # to paste
-    assert text.count("\n| `") == len(lines) + len(LEFT_OUT)
+    assert len(re.findall(r"^\| `\w+` \|", text, re.MULTILINE)) == len(lines) + len(LEFT_OUT)
     assert [n for n, reason in LEFT_OUT.items() if f"| `{n}` | {reason} |" not in text] == []
+
+
+def test_the_readme_says_what_version_one_has_otherwise():
+    """Beside the table, which has the newest."""
+    text = README.read_text()
+    for name, first in OPTIMIZERS.items():
+        newest = find(name)
+        columns = (first.state.per_parameter(), ", ".join(first.space))
+        if columns != (newest.state.per_parameter(), ", ".join(newest.space)):
+            assert f"| `{name}`, version 1 | {columns[0]} | {columns[1]} |" in text
+
+
+def test_the_learning_rate_of_momentum_is_that_of_a_steady_gradient():
+    """As the README says: 0.1 with momentum 0.9 is what the papers call 0.01."""
+    x, g = jnp.array([2.0, -1.0]), jnp.array([0.5, -4.0])
+    for name in ("momentum", "nesterov"):
+        newest, papers = find(name).build(0.1, momentum=0.9), OPTIMIZERS[name].build(0.01, 0.9)
+        np.testing.assert_allclose(one_step(newest, g, x), one_step(papers, g, x), rtol=1e-6)
+
+
+def test_the_newest_adamw_decays_nothing_unless_it_is_told_to():
+    x, g = jnp.array([2.0, -1.0]), jnp.zeros(2)
+    for name in ("adamw", "nadamw"):
+        assert jnp.array_equal(one_step(find(name).build(0.1), g, x), x)
+        assert not jnp.array_equal(one_step(find(name, version=1).build(0.1), g, x), x)
 
 
 def test_unknown_names_suggest_the_nearest():

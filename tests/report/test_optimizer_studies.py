@@ -173,6 +173,7 @@ def luck(compared, search, seed, gain=0.0):
     template = rows_of(dataclasses.replace(compared, workloads=("gru",), trials=1))
     shapes = {phase: next(r for r in template if r["settings"]["phase"] == phase)
               for phase in ("search", "final")}  # fmt: skip
+    won = {key: shapes["search"]["settings"][key] for key in ("trial", "hyperparameters")}
     sets = {e: 1 + (compared.aa_studies if e == compared.reference else 0) for e in compared.truths}
     rows = []
     for workload in compared.workloads:
@@ -184,6 +185,7 @@ def luck(compared, search, seed, gain=0.0):
                     for s in own:
                         settings = shapes[phase]["settings"] | {
                             "workload": workload, "optimizer": entrant, "study": study, "seed": s,
+                            **won,
                         }  # fmt: skip
                         result = dict(shapes[phase]["result"])
                         if phase == "final":

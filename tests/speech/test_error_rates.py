@@ -40,7 +40,8 @@ def test_errors_add_up_to_the_edit_distance(symbols):
 
 
 def test_each_kind_of_error():
-    counts = count_errors(["abc", "abc", "abc", "", "ab"], ["axc", "ac", "abxc", "ab", ""])
+    said = map(list, ["abc", "abc", "abc", "", "ab"])
+    counts = count_errors([*said], [*map(list, ["axc", "ac", "abxc", "ab", ""])])
     assert counts == [
         ErrorCounts(1, 0, 0, 3),
         ErrorCounts(0, 1, 0, 3),
@@ -52,9 +53,9 @@ def test_each_kind_of_error():
 
 
 def test_the_rate_may_pass_one_and_empty_references_have_none():
-    assert error_rate(count_errors(["a"], ["bcd"])) == 3.0
+    assert error_rate(count_errors([["a"]], [["b", "c", "d"]])) == 3.0
     with pytest.raises(DataError, match="at least one reference symbol"):
-        error_rate(count_errors([""], ["a"]))
+        error_rate(count_errors([[]], [["a"]]))
     with pytest.raises(DataError, match="0 references"):
         error_rate([])
 
@@ -87,8 +88,22 @@ def test_nothing_to_compare():
 
 def test_bad_input_is_an_error():
     with pytest.raises(DataError, match="as many hypotheses"):
-        count_errors(["a"], [])
+        count_errors([["a"]], [])
     with pytest.raises(DataError, match=r"among.*'c'"):
         confusion_counts(["a"], ["c"], "ab")
     with pytest.raises(DataError, match="distinct"):
         confusion_counts(["a"], ["a"], "aa")
+
+
+@pytest.mark.parametrize(
+    ("references", "hypotheses"),
+    [
+        (["the cat sat"], ["the cat sit"]),
+        ([["the", "cat"]], ["the cat"]),
+        ("the cat", "the cut"),
+        ([""], [["a"]]),
+    ],
+)
+def test_a_text_is_not_taken_for_its_characters(references, hypotheses):
+    with pytest.raises(DataError, match=r"text\.split\(\).*words.*list\(text\).*characters"):
+        count_errors(references, hypotheses)

@@ -117,6 +117,29 @@ def test_waveforms_of_the_wrong_shape_are_errors(shape):
         log_mel(jnp.zeros(shape), jnp.array([100]))
 
 
+def test_a_single_waveform_is_told_to_become_a_batch():
+    with pytest.raises(DataError, match=r"received shape \(400,\): .* waveform\[None\]"):
+        log_mel(jnp.zeros(400), jnp.array([400]))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "mend"),
+    [("int16", "divide by 32768"), ("int32", "divide by 2147483648"), ("uint8", "convert them")],
+)
+def test_samples_in_steps_are_not_taken_for_samples_in_one(dtype, mend):
+    samples = np.ones((1, 400), dtype)
+    message = rf"samples must be floats in \[-1, 1\]; received {dtype}: {mend}"
+    for waveforms in (samples, jnp.asarray(samples)):
+        with pytest.raises(DataError, match=message):
+            log_mel(waveforms, jnp.array([400]))
+
+
+@pytest.mark.parametrize("shape", [(1,), (3,), (), (2, 1)])
+def test_there_is_a_length_for_each_waveform(shape):
+    with pytest.raises(DataError, match="each of 2 waveforms; received shape"):
+        log_mel(jnp.zeros((2, 400)), jnp.full(shape, 400))
+
+
 def test_normalised_features_have_zero_mean_and_unit_deviation_over_valid_frames():
     features = 5.0 + 3.0 * noise(3, 50, 7) / 0.1
     lengths = np.array([50, 20, 1])

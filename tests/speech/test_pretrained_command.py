@@ -67,7 +67,22 @@ def test_long_audio_is_heard_in_chunks(directory, tmp_path, capsys):
     assert [word["start"] for word in words[::2]] == pytest.approx(firsts, abs=0.1)
     with pytest.raises(SystemExit, match="2"):
         main([str(directory), "long.wav", "--chunk-seconds", "-1"])
-    assert "seconds must be 0 or more" in capsys.readouterr().err
+    assert "seconds must be 0 or a larger number" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--chunk-seconds", "abc"], "seconds must be 0 or a larger number, .* received 'abc'"),
+        (["--chunk-seconds", "nan"], "seconds must be 0 or a larger number, .* received 'nan'"),
+        (["--text", ""], "the text must have a word; received ''"),
+        (["--text", "  "], "Leave --text out"),
+    ],
+)
+def test_an_option_that_says_nothing_is_refused(options, message, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["model", "a.wav", *options])
+    assert re.search(message, " ".join(capsys.readouterr().err.split()))
 
 
 @pytest.mark.parametrize("rate", [8000, 16_000, 44_100])

@@ -69,6 +69,12 @@ def test_the_loss_of_a_batch_is_that_of_the_objective():
     assert Output(logits, frames, losses).loss == pytest.approx(float(expected))
 
 
+def test_where_no_text_fits_the_loss_is_not_that_of_a_perfect_recogniser():
+    logits, frames = jnp.zeros((2, 1, 3)), jnp.array([1, 1])
+    assert Output(logits, frames, jnp.array([jnp.inf, jnp.inf])).loss == np.inf
+    assert np.isnan(Output(logits, frames, jnp.array([jnp.inf, jnp.nan])).loss)
+
+
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_objectives_by_name_take_what_an_encoder_gives(name):
     logits = jax.random.normal(jax.random.key(0), (2, 6, 4))

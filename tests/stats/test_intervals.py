@@ -1,6 +1,7 @@
 """Statistics against textbook values, a naive bootstrap and the cases without an answer."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -117,6 +118,17 @@ def test_a_paired_difference_needs_the_same_utterances():
     b = stats.utterance_errors([1, 0], [4, 5])
     with pytest.raises(ValueError, match="same utterances"):
         stats.difference_interval([a], [b])
+
+
+def test_a_group_is_not_taken_for_a_list_of_groups():
+    group: Any = stats.utterance_errors([1, 0], [4, 4])
+    for measure in (stats.error_rate, stats.error_rate_interval):
+        with pytest.raises(TypeError, match=r"received UtteranceErrors of ndarray.*into a list"):
+            measure(group)
+    pairs: Any = ((group, [group]), ([group], group), (group, group), ([[1, 0]], [group]))
+    for pair in pairs:
+        with pytest.raises(TypeError, match="must be a list of UtteranceErrors"):
+            stats.difference_interval(*pair)
 
 
 @pytest.mark.parametrize(

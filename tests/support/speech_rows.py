@@ -68,6 +68,7 @@ class Study:
     seeds: Sequence[int] = (1000, 1001, 1002, 1003, 1004)
     crossed: bool = False
     tuning: str = "shared"
+    tuned_with: str = "ctc"
     reference: str = "ctc"
     trials: int = 6
     steps: int = 200
@@ -98,7 +99,8 @@ class Study:
             "optimizers": list(self.optimizers), "schedule": "cosine", "folds": list(self.folds),
             "crossed": self.crossed, "seeds": list(self.seeds), "steps": self.steps,
             "trials": self.trials, "search_steps": self.steps // 2, "tuning": self.tuning,
-            "match": "compute", "reference": self.reference, "batch_size": 32, "evaluations": 4,
+            "tuned_with": self.tuned_with, "match": "compute", "reference": self.reference,
+            "batch_size": 32, "evaluations": 4,
             "steps_of": {objective: self.steps_of(objective) for objective in self.truths},
             "views": {objective: truth.views for objective, truth in self.truths.items()},
             "labels": {"ctc": "CTC", "prior_ctc": "label priors"},
@@ -115,12 +117,12 @@ def rows_of(study: Study) -> list[dict[str, Any]]:
         for optimizer in study.optimizers:
             searched = {
                 (objective, fold): _search(study, encoder, objective, optimizer, fold)
-                for objective in (study.truths if study.tuning == "each" else [study.reference])
+                for objective in (study.truths if study.tuning == "each" else [study.tuned_with])
                 for fold in study.folds
             }
             rows += [row for group in searched.values() for row in group]
             for objective in study.truths:
-                source = objective if study.tuning == "each" else study.reference
+                source = objective if study.tuning == "each" else study.tuned_with
                 for fold, seed in study.pairs():
                     ended = [r for r in searched[source, fold] if r["status"] == "finished"]
                     if ended:
@@ -251,7 +253,7 @@ def _task(study: Study, workload: str, optimizer: str, steps: int) -> Task:
 def _search(
     study: Study, encoder: str, objective: str, optimizer: str, fold: str
 ) -> list[dict[str, Any]]:
-    truth = study.truths[objective]
+    truth = study.truths.get(objective, Truth())
     validator = study.folds[(study.folds.index(fold) + 1) % len(study.folds)]
     workload = f"fsdd/{encoder}/{objective}/{fold}.{validator}"
     task = _task(study, workload, optimizer, study.steps // 2)

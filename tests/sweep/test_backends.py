@@ -20,6 +20,7 @@ from research.errors import ConfigError, RunError
 from research.progress import Progress
 from research.runlog import write_json
 from research.sweep import Cell, engine, open_backend, run_cells, store_of
+from research.sweep.backends import ChunkFailed
 from research.sweep.chunks import Chunk, Plan
 from research.sweep.local_workers import LocalWorkers
 from research.sweep.run import plan_id
@@ -242,6 +243,77 @@ def test_jobs_of_submitit_give_the_same_rows(reference, tmp_path):
     assert files(path) == files(reference[0])
 
 
+def test_a_refusing_sbatch_is_a_failure_and_the_next_chunk_is_submitted(tmp_path):
+    pytest.importorskip("submitit")
+    from research.sweep.slurm_jobs import SlurmJobs
+
+    class Job:
+        job_id = "7"
+
+        def __init__(self, done=lambda: True, result=lambda: {"result": {"steps": 1}}):
+            self.done, self.result = done, result
+
+        def cancel(self, check):
+            pass
+
+    def no(*_):
+        raise OSError("sbatch: error: invalid account")
+
+    given = [no, Job(done=no), Job(result=no), Job(result=lambda: "nonsense"), Job()]
+
+    def submit(*_):
+        job = given.pop(0)
+        return job() if job is no else job
+
+    backend = SlurmJobs(tmp_path, None, 1, cluster="local", seconds_between_looks=0.01)
+    backend._executor.submit = submit
+    chunk = Chunk(SHORT, Plan("scan"), tuple(trainings(SHORT, 1)), loader=LOADER)
+    try:
+        for says in (
+            "sbatch refused the job: OSError: sbatch: error: invalid account",
+            "the state of job 7 cannot be known: OSError",
+            "job 7 ended without a result: OSError",
+            "must answer with a result or an error; received 'nonsense'",
+        ):
+            with pytest.raises(ChunkFailed, match=says):
+                backend.submit(chunk).result(timeout=20)
+        assert backend.submit(chunk).result(timeout=20) == {"steps": 1}
+    finally:
+        backend.close()
+
+
+def test_a_worker_that_cannot_be_started_is_a_failure_told_in_the_end(tmp_path):
+    path = planned(tmp_path / "run")
+    (path / "logs" / "worker-0.log").mkdir(parents=True)
+    backend = LocalWorkers(path, None, 1)
+    chunk = Chunk(SHORT, Plan("scan"), tuple(trainings(SHORT, 1)), loader=LOADER)
+    with pytest.raises(ChunkFailed, match="worker 0 cannot be used: IsADirectoryError"):
+        backend.submit(chunk).result(timeout=20)
+    with pytest.raises(RunError, match=r"(?s)1 chunk\(s\).*IsADirectoryError"):
+        run(path, backend, [Cell(chunk.trainings)])
+
+
+def test_a_garbled_answer_is_a_failure_and_its_worker_is_replaced(tmp_path, monkeypatch):
+    says = "print(input() and 'garbled', flush=True); input()"
+
+    def garbling(environment, log):
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        started.append(subprocess.Popen([sys.executable, "-c", says], **pipes))
+        return started[-1]
+
+    started = []
+    monkeypatch.setattr("research.sweep.local_workers.start_worker", garbling)
+    backend = LocalWorkers(tmp_path, None, 1)
+    chunk = Chunk(SHORT, Plan("scan"), tuple(trainings(SHORT, 1)), loader=LOADER)
+    try:
+        for _ in range(2):
+            with pytest.raises(ChunkFailed, match=r"with a line of JSON; received 'garbled\\n'"):
+                backend.submit(chunk).result(timeout=20)
+    finally:
+        backend.close()
+    assert len(started) == 2
+
+
 def test_slurm_is_refused_where_there_is_none(tmp_path, monkeypatch):
     pytest.importorskip("submitit")
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -249,9 +321,16 @@ def test_slurm_is_refused_where_there_is_none(tmp_path, monkeypatch):
         open_backend("slurm", tmp_path, None)
 
 
-@pytest.mark.parametrize(("name", "workers"), [("locl", None), ("local", 0)])
-def test_a_wrong_backend_is_refused(tmp_path, name, workers):
-    with pytest.raises(ConfigError, match="must be"):
+@pytest.mark.parametrize(
+    ("name", "workers", "says"),
+    [
+        ("locl", None, "must be local, slurm or ray"),
+        ("local", 0, "must be at least 1"),
+        ("ray", 2, r"must not be given with the backend ray.* received 2\. Leave out --workers"),
+    ],
+)
+def test_a_wrong_backend_is_refused(tmp_path, name, workers, says):
+    with pytest.raises(ConfigError, match=says):
         open_backend(name, tmp_path, None, workers)
 
 

@@ -15,6 +15,7 @@ from research.progress import Progress
 from research.sweep import Cell, run_cells, store_of
 from research.sweep.backends import ChunkFailed
 from research.sweep.chunks import Plan
+from research.sweep.run import describe_plan
 
 PLAN = {**Plan("scan")._asdict(), "seconds_per_trial_step": 1.0, "compile_seconds": 10.0, "why": []}
 OF = task(steps=10)
@@ -85,7 +86,7 @@ def test_plans_are_kept_before_the_first_training_and_used_again(tmp_path):
         "tiny/adamw/cosine",
         "tiny/sgd/cosine",
     }
-    assert "tiny/adamw/cosine: scan" in said
+    assert "tiny/adamw/cosine: chose scan (1e+06 µs a step of one training)\n" in said
     assert run(tmp_path, cells)[0] == keys
     assert run(tmp_path, cells)[1].chunks == []
     # One row lost: the same plan, that training alone.
@@ -191,6 +192,17 @@ def test_a_cell_has_one_task_and_each_training_once(tmp_path):
     for which in (twice, mixed):
         with pytest.raises(ConfigError, match="a cell must hold trainings of one task"):
             run(tmp_path, [Cell(tuple(which))])
+
+
+def test_a_plan_is_told_as_what_was_chosen_what_else_was_measured_and_what_was_not_tried():
+    ways = [
+        {**Plan("scan")._asdict(), "seconds_per_trial_step": 44.9e-6},
+        {**Plan("vmap", 8, 8)._asdict(), "seconds_per_trial_step": 20e-6},
+        {**Plan("chunked", 8, 4)._asdict(), "not_tried": "too slow"},
+    ]
+    assert describe_plan({**ways[1], "why": ways}) == (
+        "chose vmap 8 (20 µs a step of one training; scan 44.9 µs); did not try: chunked 8 by 4"
+    )
 
 
 def test_no_cells_no_work(tmp_path):

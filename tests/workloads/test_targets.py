@@ -42,9 +42,12 @@ def test_data_of_the_same_kind_get_the_target_and_a_warning(workload, caplog):
 
 def test_data_of_another_kind_have_no_target(workload):
     other = record(workload, sha256="0", data="spoken", source="spoken: 3 recordings")
-    with pytest.raises(DataError, match="there is one on spoken: 3 recordings"):
+    message = (
+        r"for workload 'quadratic_1e2' \(data: computed.*\); .* on: spoken: 3 recordings\. Set"
+    )
+    with pytest.raises(DataError, match=message):
         targets.find_target(workload, [other])
-    with pytest.raises(DataError, match="there is one on no data"):
+    with pytest.raises(DataError, match=r"on: none\. Set one: python -m .*\.pool quadratic_1e2"):
         targets.find_target(workload, [])
 
 

@@ -30,7 +30,7 @@ from research.report.page import (
     paragraph,
     section,
 )
-from research.report.rows import entrant_label
+from research.report.rows import entrant_label, left_out_words
 from research.runlog import Records
 
 
@@ -62,6 +62,7 @@ def render(records: Records) -> Report:
     )
     stability = existing(figures.rank_figure(design, places, compared, seen))
 
+    recorded = len(records.rows) - sum(len(cell.left_out) for cell in cells.values())
     verdicts = overall(design, outcomes, shape, places, compared, same)
     verdicts += [workload_verdict(design, outcomes, workload) for workload in design.workloads]
     optimizers = len({design.optimizer(entrant) for entrant in design.entrants})
@@ -79,13 +80,13 @@ def render(records: Records) -> Report:
         [
             eyebrow(records),
             element("h1", title),
-            banner(len(records.rows), planned_trainings(design, cells), "training"),
+            banner(recorded, planned_trainings(design, cells), "training"),
             element("div", *(paragraph(line) for line in verdicts), class_="verdict")
             if verdicts
             else "",
             section(
                 "What was run", *_what_was_run(records, design), tables.workloads_table(design),
-                _blanks(design, cells),
+                _blanks(design, cells), _left_out(design, cells),
             ),
             section("Final scores", tables.outcome_table(design, outcomes), *map(figure, results)),
             section(
@@ -152,6 +153,17 @@ def _what_was_run(records: Records, design: Design) -> list[Html]:
     source = str(records.data.get("source") or "")
     more = [f"Entrants: {entrants}."] + ([f"Data: {source}."] if source else [])
     return [paragraph(said), paragraph(" ".join([*more, device_words(records)]))]
+
+
+def _left_out(design: Design, cells: Mapping[Key, Cell]) -> Html:
+    """Which final runs do not count, in words."""
+    groups = {}
+    for cell in cells.values():
+        where = f"{entrant_label(cell.entrant)} on {name(cell.workload)}, {cell.horizon:,} steps"
+        study = f", study {cell.study}" if design.planned_studies(cell.entrant) > 1 else ""
+        groups[where + study] = cell.left_out
+    words = left_out_words(groups)
+    return paragraph(words, class_="note") if words else Html("")
 
 
 def _blanks(design: Design, cells: Mapping[Key, Cell]) -> Html:

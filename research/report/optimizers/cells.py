@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from research.report.optimizers.design import Design
-from research.report.rows import at_edges, entrant_of, final_score, winner
+from research.report.rows import at_edges, entrant_of, final_score, split_finals, winner
 from research.runlog import Records
 
 Key = tuple[str, str, int, int]  # workload, entrant, horizon, study
@@ -24,6 +24,7 @@ class Cell:
     searches: tuple[dict, ...]  # by trial
     finals: tuple[dict, ...]  # by seed
     state: State
+    left_out: tuple[dict, ...] = ()  # final runs of settings that did not win the search
 
     @property
     def winner(self) -> dict | None:
@@ -72,7 +73,7 @@ class Cell:
 
 
 def read_cells(records: Records, design: Design) -> dict[Key, Cell]:
-    """Every planned cell, run or not, and every recorded one."""
+    """Every planned cell, run or not, and every recorded one, with the final runs of its winner."""
     searches: dict[Key, list[dict]] = defaultdict(list)
     finals: dict[Key, list[dict]] = defaultdict(list)
     for row in records.rows:
@@ -91,7 +92,9 @@ def read_cells(records: Records, design: Design) -> dict[Key, Cell]:
     for key in dict.fromkeys([*keys, *searches, *finals]):
         tried = sorted(searches[key], key=lambda row: row["settings"]["trial"])
         runs = sorted(finals[key], key=lambda row: row["settings"]["seed"])
-        made[key] = Cell(*key, tuple(tried), tuple(runs), _state(design, key[3], tried, runs))
+        runs, others = split_finals(tried, runs, design.trials)
+        state = _state(design, key[3], tried, runs)
+        made[key] = Cell(*key, tuple(tried), tuple(runs), state, tuple(others))
     return made
 
 

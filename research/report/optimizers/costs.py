@@ -52,4 +52,3 @@ def read_costs(records: Records, design: Design) -> dict[tuple[str, str], Cost]:
         key: Cost(seconds[key], steps[key], state.get(key, math.nan), tuple(sorted(modes[key])))
         for key in seconds
     }
-

@@ -14,7 +14,7 @@ from research.report.optimizers.design import Design
 from research.report.optimizers.outcomes import Outcome, SelfComparison
 from research.report.optimizers.studies import as_times
 from research.report.optimizers.summaries import Outcomes, median_steps
-from research.report.rows import clean, final_score
+from research.report.rows import clean, final_score, quotient
 
 
 def results(design: Design, outcomes: Outcomes) -> list[dict[str, Any]]:
@@ -109,7 +109,8 @@ def costs(
     rows = []
     for (workload, entrant), cost in sorted(found.items(), key=lambda item: _place(design, item)):
         reference = found.get((workload, design.reference or ""))
-        relative = cost.seconds_per_step / reference.seconds_per_step if reference else math.nan
+        unit = reference.seconds_per_step if reference else math.nan
+        relative = quotient(cost.seconds_per_step, unit)
         outcome = outcomes.get((workload, entrant, design.longest(workload)))
         rows.append(
             clean(

@@ -1,6 +1,7 @@
 """The figures of the page, each with what it shows and what it cannot."""
 
 import math
+import textwrap
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +16,9 @@ from research.report.page import Figure
 from research.report.rows import entrant_label, final_score
 from research.stats import Ranks
 
-_COLOURED = 7  # as many as can be told apart
+_COLOURED = 7  # as many as can be told apart among many
+_DASHED = 14  # as many as can be told apart by colour and dashes together
+_LABEL = 34  # letters of a line beside a y axis
 _FACTORS = np.linspace(1.0, 4.0, 301)
 
 
@@ -33,10 +36,10 @@ class Look(NamedTuple):
 
 
 def look(design: Design, ranks: Ranks | None, ranked: list[str]) -> Look:
-    """Colours for all entrants, or for the reference and the best by mean rank."""
+    """An ink for each of a few entrants; of many for the reference and the best by mean rank."""
     labels = {entrant: entrant_label(entrant) for entrant in design.entrants}
     chosen: list[str] = design.entrants
-    if len(chosen) > _COLOURED:
+    if len(chosen) > _DASHED:
         best = [ranked[int(i)] for i in np.argsort(ranks.mean, kind="stable")] if ranks else []
         first = [entrant for entrant in design.entrants if entrant == design.reference]
         chosen = list(dict.fromkeys([*first, *best, *design.entrants]))[:_COLOURED]
@@ -110,7 +113,7 @@ def curve_figure(design: Design, outcomes: Outcomes, seen: Look) -> Figure | Non
                 curves.append(Curve(entrant, steps, values))
         if curves:
             panels[name(workload)] = curves
-            y_labels.append(design.metric(workload))
+            y_labels.append(textwrap.fill(design.metric(workload), _LABEL))
             targets.append(design.targets.get(workload))
             every = np.concatenate([curve.values.ravel() for curve in curves])
             scales.append("log" if plots.wide_range(every) else "linear")
@@ -225,7 +228,7 @@ def profile_figure(design: Design, profile: Profile | None, seen: Look) -> Figur
 
 def best_of_figure(design: Design, outcomes: Outcomes, seen: Look) -> Figure | None:
     """The best of k search trials."""
-    panels, y_labels = {}, []
+    panels, y_labels, beyond = {}, [], []
     for workload in design.workloads:
         here = [outcomes.get((workload, e, design.longest(workload))) for e in design.entrants]
         scores = {
@@ -236,25 +239,40 @@ def best_of_figure(design: Design, outcomes: Outcomes, seen: Look) -> Figure | N
         pool = np.concatenate([*scores.values(), [math.inf]])
         if not np.isfinite(pool).any():
             continue
-        worst = pool[np.isfinite(pool)].max()
+        worst = _worst_shown(pool)
         curves = {e: stats.best_of(np.minimum(values, worst)) for e, values in scores.items()}
         curves = {entrant: curve for entrant, curve in curves.items() if curve.trials.size}
         if curves:
             panels[name(workload)] = curves
-            y_labels.append(f"validation {design.metric(workload)}")
+            y_labels.append(textwrap.fill(f"validation {design.metric(workload)}", _LABEL))
+            highest = pool[np.isfinite(pool)].max()
+            if worst < highest:
+                above = f"as does one that ended above it, the worst at {highest:.3g}"
+                beyond.append(f"{worst:.2g} on {name(workload)} ({above})")
     if not panels:
         return None
     all_studies = " in all studies" if design.studies > 1 else ""
+    cut = f", but with {listed(beyond)}" if beyond else ""
     drawn = plots.best_of_curves(panels, seen.inks, labels=seen.labels, y_labels=y_labels)
     return Figure(
         "best_of_k", plots.to_png(drawn), "What a smaller search would have found.",
         "Expected validation score of the best of k search trials, drawn without replacement from "
         f"those made{all_studies}, at the longest horizon, with a 95 % bootstrap band. A trial "
-        "that diverged counts with the worst finite score of the workload." + seen.grey,
+        f"that diverged counts with the worst finite score of the workload{cut}." + seen.grey,
         "It speaks of random points of these search spaces, whose width was chosen; curves end at "
         "a quarter of the trials, beyond which the band would be too narrow. The score is that on "
         "which the best is chosen, so it flatters.",
     )  # fmt: skip
+
+
+def _worst_shown(scores: np.ndarray) -> float:
+    """The worst finite score; ten times the median's height where that would leave it no room.
+
+    Trainings that nearly diverged may end at any number, which says nothing of the others.
+    """
+    known = scores[np.isfinite(scores)]
+    least, worst, height = known.min(), known.max(), np.median(known) - known.min()
+    return float(least + 10 * height if worst - least > 30 * height > 0 else worst)
 
 
 def sensitivity_figures(design: Design, outcomes: Outcomes, seen: Look) -> list[Figure]:

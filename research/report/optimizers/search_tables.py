@@ -10,7 +10,7 @@ from research.report.optimizers.design import Design
 from research.report.optimizers.outcomes import Outcome
 from research.report.optimizers.summaries import Outcomes
 from research.report.page import Html, element, join, table
-from research.report.rows import entrant_label, final_score
+from research.report.rows import entrant_label, final_score, quotient
 from research.stats import proportion_interval
 
 
@@ -43,16 +43,16 @@ def cost_table(design: Design, costs: Mapping[tuple[str, str], Cost]) -> Html:
     for workload in design.workloads:
         rows = []
         reference = costs.get((workload, design.reference or ""))
+        unit = reference.seconds_per_step if reference else math.nan
         for entrant in design.entrants:
             cost = costs.get((workload, entrant))
             if cost is None:
                 continue
-            relative = cost.seconds_per_step / reference.seconds_per_step if reference else math.nan
             rows.append(
                 [
                     entrant_label(entrant), fixed(cost.bytes_per_parameter, ".1f"),
                     fixed(1000 * cost.seconds_per_step, ".3g"),
-                    fixed(relative, ".2f"),
+                    fixed(quotient(cost.seconds_per_step, unit), ".2f"),
                     f"{cost.steps:,}", ", ".join(cost.modes) or BLANK,
                 ]
             )  # fmt: skip

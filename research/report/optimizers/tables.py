@@ -12,7 +12,7 @@ from research.report.optimizers.design import Design
 from research.report.optimizers.outcomes import Outcome, SelfComparison, false_positives
 from research.report.optimizers.summaries import Agreement, Outcomes, Profile, median_steps
 from research.report.page import Html, element, join, paragraph, table
-from research.report.rows import entrant_label
+from research.report.rows import entrant_label, quotient
 from research.stats import Interval, Ranks, mean_and_deviation, median_interval
 
 
@@ -247,7 +247,7 @@ def _time_row(design: Design, outcome: Outcome, costs: Mapping[tuple[str, str], 
     cost = costs.get((own.workload, own.entrant))
     reference = costs.get((own.workload, design.reference or ""))
     per_step = cost.seconds_per_step if cost else math.nan
-    relative = per_step / reference.seconds_per_step if reference else math.nan
+    relative = quotient(per_step, reference.seconds_per_step if reference else math.nan)
     median = median_steps(outcome)
     return [
         entrant_label(own.entrant),

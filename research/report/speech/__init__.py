@@ -1,6 +1,6 @@
 """The report of `experiments.compare_ctc`: which encoder, objective and optimizer hear best."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from research.report.common import (
     banner,
@@ -22,13 +22,13 @@ from research.report.page import (
     paragraph,
     section,
 )
-from research.report.rows import entrant_label
+from research.report.rows import entrant_label, left_out_words
 from research.report.speech import exports, figures, tables
 from research.report.speech.costs import read_costs
-from research.report.speech.design import Design, read_design
+from research.report.speech.design import Design, System, read_design
 from research.report.speech.heard import example_figures
 from research.report.speech.outcomes import Outcome, read_outcomes
-from research.report.speech.trained import planned_trainings, read_trained
+from research.report.speech.trained import Trained, planned_trainings, read_trained
 from research.report.speech.verdict import questions, verdict
 from research.runlog import Records
 
@@ -58,7 +58,7 @@ def render(records: Records) -> Report:
     curves = existing(figures.curve_figure(design, outcomes, seen))
     tuning = figures.sensitivity_figures(design, searches)
 
-    recorded = len(records.rows)
+    recorded = len(records.rows) - sum(len(item.left_out) for item in trained.values())
     title = _title(design)
     rated = any(o.rate for o in outcomes)
     body = join(
@@ -70,7 +70,7 @@ def render(records: Records) -> Report:
                 "div", *(paragraph(line) for line in verdict(design, outcomes)),
                 paragraph(questions(outcomes), class_="aside") if rated else "", class_="verdict",
             ),
-            section("What was run", *_what_was_run(records, design)),
+            section("What was run", *_what_was_run(records, design), _left_out(design, trained)),
             section("Error rates", tables.main_table(design, outcomes), *map(figure, rates)),
             section("By decoder", tables.decoder_table(design, outcomes)),
             section("By held-out speaker", tables.speaker_table(design, outcomes)),
@@ -126,6 +126,17 @@ def _title(design: Design) -> str:
     return f"{text[0].upper()}{text[1:]} compared: {source}"
 
 
+def _left_out(design: Design, trained: Mapping[System, Trained]) -> Html:
+    """Which final trainings do not count, in words."""
+    groups: dict[str, list[dict]] = {}
+    for system, item in trained.items():
+        for row in item.left_out:
+            where = f"{design.system_label(system)}, {design.place(row).fold} unheard"
+            groups.setdefault(where, []).append(row)
+    words = left_out_words(groups)
+    return paragraph(words, class_="note") if words else Html("")
+
+
 def _what_was_run(records: Records, design: Design) -> list[Html]:
     encoders = listed([name(e) for e in design.encoders] or ["none"])
     entrants = listed([entrant_label(e) for e in design.entrants] or ["none"])
@@ -139,7 +150,7 @@ def _what_was_run(records: Records, design: Design) -> list[Html]:
     if design.trials is not None:
         each = (
             f"every encoder and optimizer, and all objectives use what "
-            f"{design.objective_label(design.reference or '')} found"
+            f"{design.objective_label(design.tuned_with)} found"
             if design.tuning == "shared"
             else "every system"
         )

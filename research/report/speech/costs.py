@@ -70,4 +70,3 @@ def read_costs(records: Records, design: Design) -> dict[System, Cost]:
 def _place(workload: Any) -> tuple[str, str] | None:
     parts = workload.split("/", 3) if isinstance(workload, str) else []
     return (parts[1], parts[2]) if len(parts) == 4 else None
-

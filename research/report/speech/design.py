@@ -54,6 +54,7 @@ class Design:
     trials: int | None
     search_steps: int | None
     tuning: str  # "shared" or "each"
+    tuned_with: str  # the objective of the searches where they are shared
     match: str | None
     reference: str | None  # an objective
     batch_size: int | None
@@ -86,7 +87,7 @@ class Design:
 
     def searched_with(self, objective: str) -> str:
         """The objective whose search chooses the hyperparameters of one."""
-        return self.reference if self.tuning == "shared" and self.reference else objective
+        return self.tuned_with if self.tuning == "shared" else objective
 
     def searches(self) -> list[tuple[System, str]]:
         """System and fold of every planned search."""
@@ -163,6 +164,7 @@ def read_design(records: Records) -> Design:
         trials=whole_number(config.get("trials")),
         search_steps=whole_number(config.get("search_steps")),
         tuning=str(config.get("tuning") or "shared"),
+        tuned_with=str(config.get("tuned_with") or "ctc"),  # which earlier runs do not say
         match=config["match"] if isinstance(config.get("match"), str) else None,
         reference=reference if isinstance(reference, str) else None,
         batch_size=whole_number(config.get("batch_size")),
@@ -173,11 +175,15 @@ def read_design(records: Records) -> Design:
         search_spaces=mapping(config.get("search_spaces")),
         metric=str(config.get("metric") or "label error rate"),
     )
-    places = [design.place(row) for row in records.rows]
-    for place in places:  # what was run without being planned is shown behind the rest
+    listing = bool(design.objectives)
+    for row in records.rows:  # what was run without being planned is shown behind the rest
+        place = design.place(row)
+        # The objective of shared searches need not be one that is compared.
+        shared = listing and row["settings"]["phase"] == "search" and design.tuning == "shared"
+        objectives = [] if shared else design.objectives
         for listed, found in (
             (design.encoders, place.system.encoder),
-            (design.objectives, place.system.objective),
+            (objectives, place.system.objective),
             (design.entrants, place.system.entrant),
             (design.folds, place.fold),
         ):

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from research.report.rows import clean, final_score
+from research.report.rows import clean, final_score, quotient
 from research.report.speech.costs import Cost
 from research.report.speech.design import Design, System
 from research.report.speech.details import (
@@ -70,15 +70,14 @@ def costs(design: Design, found: Mapping[System, Cost]) -> list[dict[str, Any]]:
     for system, cost in found.items():
         baseline = design.baseline(system)
         other = found.get(baseline) if baseline else None
+        unit = other.seconds_per_step if other else math.nan
         steps = design.steps_of.get(system.objective)
         rows.append(
             clean(
                 {
                     **system._asdict(),
                     "seconds_per_step": cost.seconds_per_step,
-                    "relative_to_reference": cost.seconds_per_step / other.seconds_per_step
-                    if other
-                    else None,
+                    "relative_to_reference": quotient(cost.seconds_per_step, unit),
                     "seconds_per_training": cost.seconds_per_step * (steps or math.nan),
                     "timed_steps": cost.steps,
                     "recognition_seconds_per_hour_of_audio": cost.hour,

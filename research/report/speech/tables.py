@@ -17,7 +17,7 @@ from research.report.common import (
     percent_range,
 )
 from research.report.page import Html, element, join, table
-from research.report.rows import entrant_label
+from research.report.rows import entrant_label, quotient
 from research.report.speech.costs import Cost
 from research.report.speech.design import Design, System
 from research.report.speech.details import DECODERS, DIAGNOSTICS, decoders_of
@@ -243,10 +243,11 @@ def compute_table(design: Design, costs: Mapping[System, Cost]) -> Html:
         steps, views = (of.get(system.objective) for of in (design.steps_of, design.views))
         passes = steps * views if steps and views else None
         per_step = cost.seconds_per_step if cost else math.nan
+        unit = other.seconds_per_step if other else math.nan
         own = [design.objective_label(system.objective), *(f"{n:,}" if n else BLANK for n in
                (steps, views, passes)), fixed(1000 * per_step, ".3g"),
                fixed(per_step * (steps or math.nan), ".3g"),
-               fixed(per_step / other.seconds_per_step if other else math.nan, ".2f")]  # fmt: skip
+               fixed(quotient(per_step, unit), ".2f")]  # fmt: skip
         heading = design.group_label(system)
         if not groups or groups[-1][0] != heading:
             groups.append((heading, []))

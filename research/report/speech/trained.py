@@ -1,7 +1,7 @@
 """The trainings of every system, and the searches that chose their hyperparameters."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from research import stats
 from research.errors import RunError
-from research.report.rows import at_edges, row_name, winner
+from research.report.rows import at_edges, row_name, split_finals, winner
 from research.report.speech.design import Design, System
 from research.report.speech.details import counts_of, errors_of
 from research.runlog import Records
@@ -28,6 +28,7 @@ class Trained:
     planned: int  # trainings; 0 where that is not known
     finals: Mapping[Pair, dict]
     lost: tuple[str, ...]  # folds whose search diverged altogether, so that nothing follows
+    left_out: tuple[dict, ...] = ()  # trainings of settings that did not win their search
 
     @property
     def finished(self) -> dict[Pair, dict]:
@@ -113,37 +114,22 @@ def read_trained(
 ) -> tuple[dict[System, Trained], dict[tuple[System, str], Search]]:
     """Every planned system and search, run or not, and every recorded one.
 
+    Of the final trainings those count whose setting won their search.
+
     Raises:
-        RunError: two final trainings of one system, fold and seed, or of one fold and seed with
-            other test strings than another system's.
+        RunError: two final trainings of one system, fold and seed with the setting that won, or of
+            one fold and seed with other test strings than another system's.
     """
-    finals: dict[System, dict[Pair, dict]] = defaultdict(dict)
+    finals: dict[System, dict[str, list[dict]]] = defaultdict(lambda: defaultdict(list))
     trials: dict[tuple[System, str], list[dict]] = defaultdict(list)
     validators: dict[tuple[System, str], str | None] = {}
-    tested: dict[str, tuple[Any, str]] = {}  # the test strings of a fold, and where they stand
     for row in records.rows:
         system, fold, validator = design.place(row)
-        where = row_name(records, row)
         if row["settings"]["phase"] == "search":
             trials[system, fold].append(row)
             validators[system, fold] = validator
-            continue
-        pair = fold, row["settings"]["seed"]
-        if pair in finals[system]:
-            other = finals[system][pair]["key"]
-            raise RunError(
-                f"{where} and row {other!r} must not be final trainings of one system, speaker and "
-                f"seed ({', '.join(system)}, {fold}, {pair[1]}): move one away"
-            )
-        finals[system][pair] = row
-        if row["status"] == "finished":
-            labels = counts_of(row["result"])[:, 3]
-            first, place = tested.setdefault(fold, (labels, where))
-            if not np.array_equal(labels, first):
-                raise RunError(
-                    f"{where} and {place} must have been tested on the same strings of {fold}, got "
-                    f"{labels.size} and {first.size} strings of other lengths: one is damaged"
-                )
+        else:
+            finals[system][fold].append(row)
     searches = {
         key: Search(
             *key,
@@ -157,12 +143,52 @@ def read_trained(
     folds = list(dict.fromkeys(fold for fold, _ in planned))
     made = {}
     for system in dict.fromkeys([*design.systems(), *finals]):
-        own = {pair: finals[system][pair] for pair in sorted(finals[system])}
-        mine = list(dict.fromkeys([*folds, *(fold for fold, _ in own)]))
         source = system._replace(objective=design.searched_with(system.objective))
+        mine = list(dict.fromkeys([*folds, *sorted(finals[system])]))
+        own: dict[Pair, dict] = {}
+        others: list[dict] = []
+        for fold in sorted(finals[system]):
+            search = searches.get((source, fold))
+            rows, not_won = split_finals(
+                search.trials if search else (), finals[system][fold], design.trials
+            )
+            others += not_won
+            own |= _by_pair(records, system, fold, rows)
         lost = tuple(f for f in mine if (source, f) in searches and searches[source, f].lost)
-        made[system] = Trained(system, tuple(mine), len(planned), own, lost)
+        made[system] = Trained(system, tuple(mine), len(planned), own, lost, tuple(others))
+    _check_tested(records, made.values())
     return made, searches
+
+
+def _by_pair(records: Records, system: System, fold: str, rows: list[dict]) -> dict[Pair, dict]:
+    """Final trainings of one system and fold by their seed, in its order."""
+    made: dict[Pair, dict] = {}
+    for row in sorted(rows, key=lambda row: row["settings"]["seed"]):
+        other = made.setdefault((fold, row["settings"]["seed"]), row)
+        if other is not row:
+            settings = (each["settings"] for each in (other, row))
+            points = [f"trial {each['trial']} {each['hyperparameters']}" for each in settings]
+            raise RunError(
+                f"{row_name(records, other)} and {row_name(records, row)} must not be final "
+                f"trainings of one system, speaker and seed ({', '.join(system)}, {fold}, "
+                f"{row['settings']['seed']}); received {' and '.join(points)}. Move one away."
+            )
+    return made
+
+
+def _check_tested(records: Records, trained: Iterable[Trained]) -> None:
+    tested: dict[str, tuple[Any, str]] = {}  # the test strings of a fold, and where they stand
+    for item in trained:
+        for (fold, _), row in item.finals.items():
+            if row["status"] != "finished":
+                continue
+            labels, where = counts_of(row["result"])[:, 3], row_name(records, row)
+            first, place = tested.setdefault(fold, (labels, where))
+            if not np.array_equal(labels, first):
+                raise RunError(
+                    f"{where} and {place} must have been tested on the same strings of {fold}, got "
+                    f"{labels.size} and {first.size} strings of other lengths: one is damaged"
+                )
 
 
 def planned_trainings(

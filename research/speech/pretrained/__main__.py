@@ -71,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--text",
         metavar="T",
+        type=_text,
         help="what was said, if that is known: find its words",
     )
     parser.add_argument(
@@ -89,10 +90,23 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
     if not 0 <= seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"seconds must be 0 or more, but got {text}")
+        raise argparse.ArgumentTypeError(
+            f"seconds must be 0 or a larger number, such as 30; received {text!r}"
+        )
     return seconds
+
+
+def _text(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError(
+            f"the text must have a word; received {text!r}. Leave --text out to have it recognised"
+        )
+    return text
 
 
 def _lines(path: Path, found: Transcript) -> str:

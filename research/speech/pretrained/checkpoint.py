@@ -14,13 +14,14 @@ from research.errors import DataError
 from research.speech.pretrained import configuration, front_end
 from research.speech.pretrained.configuration import Model, ModelConfig
 from research.speech.pretrained.files import (
+    INDEX,
     read_json,
     read_safetensors,
     read_tensors,
     write_tensors,
 )
 from research.speech.pretrained.front_end import FrontEnd
-from research.speech.pretrained.vocabulary import Vocabulary, read_vocabulary
+from research.speech.pretrained.vocabulary import FILES, Vocabulary, read_vocabulary
 from research.speech.pretrained.weights import Variables, from_tensors, to_tensors
 
 
@@ -92,8 +93,11 @@ def load(
 def save(directory: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
     """Write a checkpoint that `load` and transformers read.
 
+    Files of the same names are replaced. Those of another checkpoint that `load` or transformers
+    would take for this one's are removed: its vocabulary, its processor and the index of its parts.
+
     Args:
-        directory: the folder; made if it is not there. Files of the same names are replaced.
+        directory: the folder; made if it is not there.
         checkpoint: what to write.
 
     Raises:
@@ -109,6 +113,8 @@ def save(directory: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
     write_tensors(directory, to_tensors(checkpoint.variables))
     for name, text in files.items():
         (directory / name).write_text(text, encoding="utf-8")
+    for name in {*FILES, INDEX, "processor_config.json"} - files.keys():
+        (directory / name).unlink(missing_ok=True)
 
 
 def shapes_of(config: ModelConfig) -> Variables:
@@ -174,7 +180,7 @@ def _preprocessor(directory: Path) -> dict[str, Any]:
     if (directory / "preprocessor_config.json").is_file():
         return read_json(directory / "preprocessor_config.json")
     both = read_json(directory / "processor_config.json", {})
-    if "feature_extractor" not in both:
+    if not isinstance(both.get("feature_extractor"), dict):
         raise DataError(
             "a checkpoint needs preprocessor_config.json, or processor_config.json with a "
             f"feature_extractor, but {directory} has neither; copy it from where the weights come "
@@ -192,7 +198,13 @@ def _adapter(directory: Path, language: str) -> dict[str, Any]:
             f"a language needs adapter.<language>.safetensors, but {directory} has that of "
             f"{', '.join(there) or 'none'}, not of {language!r}"
         )
-    return read_safetensors(path)
+    tensors = read_safetensors(path)
+    if "lm_head.weight" not in tensors:
+        raise DataError(
+            f"the adapter of a language must have its head, but {path} has no lm_head.weight; "
+            "fetch it again"
+        )
+    return tensors
 
 
 def _text(value: dict[str, Any]) -> str:

@@ -1,13 +1,14 @@
 """config.json of a checkpoint to the configuration of one of our models, and back."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, fields
-from typing import Any, NamedTuple
+from dataclasses import asdict, fields, is_dataclass
+from typing import Any, NamedTuple, get_args, get_type_hints
 
-from research.errors import ConfigError
+from research.errors import ConfigError, DataError
 from research.models.parakeet import ParakeetConfig, ParakeetCTC
 from research.models.wav2vec2 import Wav2Vec2Config, Wav2Vec2CTC
 from research.models.wav2vec2_bert import Wav2Vec2BertConfig, Wav2Vec2BertCTC
+from research.speech.pretrained.files import typed
 
 ModelConfig = Wav2Vec2Config | Wav2Vec2BertConfig | ParakeetConfig
 Model = Wav2Vec2CTC | Wav2Vec2BertCTC | ParakeetCTC
@@ -26,6 +27,16 @@ _FAMILIES = {
     "wav2vec2-bert": _Family("Wav2Vec2BertForCTC", Wav2Vec2BertConfig, Wav2Vec2BertCTC, "lm_head"),
     "parakeet_ctc": _Family("ParakeetForCTC", ParakeetConfig, ParakeetCTC, "ctc_head"),
 }
+# Whole numbers that may be 0; all others count or measure something that is there.
+_FROM_ZERO = frozenset(
+    {
+        "pad_token_id",
+        "num_hidden_layers",
+        "num_adapter_layers",
+        "left_max_position_embeddings",
+        "right_max_position_embeddings",
+    }
+)
 
 
 def config_of(described: Mapping[str, Any]) -> ModelConfig:
@@ -39,19 +50,20 @@ def config_of(described: Mapping[str, Any]) -> ModelConfig:
 
     Raises:
         ConfigError: another kind of model, one without a CTC head, or an option that ours has not.
+        DataError: a value of another type or out of range, such as a blank that is no label.
 
     Example:
         >>> config_of({"model_type": "hubert", "vocab_size": 40}).vocab_size
         40
     """
     kind = described.get("model_type")
-    if kind not in _FAMILIES:
+    if not isinstance(kind, str) or kind not in _FAMILIES:
         raise ConfigError(
             f"model_type in config.json must be one of {', '.join(_FAMILIES)}, but is {kind!r}"
         )
     family = _FAMILIES[kind]
     architectures = described.get("architectures") or [family.architecture]
-    if family.architecture not in architectures:
+    if not isinstance(architectures, list) or family.architecture not in architectures:
         raise ConfigError(
             f"architectures in config.json must be [{family.architecture}], but are "
             f"{architectures}: only models with a CTC head can transcribe; take one that was "
@@ -62,7 +74,14 @@ def config_of(described: Mapping[str, Any]) -> ModelConfig:
             f"add_adapter must be false in a {kind} model, but is true; of the models here, only "
             "wav2vec2-bert has adapters after its encoder"
         )
-    return _built(family.config, described)
+    config = _built(family.config, described)
+    if config.pad_token_id >= config.vocab_size:
+        raise DataError(
+            "pad_token_id in config.json, the blank, must be a label of the model, from 0 to "
+            f"{config.vocab_size - 1}, but is {config.pad_token_id}; copy config.json from where "
+            "the weights come from"
+        )
+    return config
 
 
 def described(config: ModelConfig) -> dict[str, Any]:
@@ -98,16 +117,19 @@ def head_of(config: ModelConfig) -> str:
 
 
 def _built(kind: Any, values: Mapping[str, Any]) -> Any:
-    known = {field.name: field for field in fields(kind)}
+    types = get_type_hints(kind)
     chosen = {}
-    for name in known.keys() & values.keys():
-        value = values[name]
-        default = getattr(kind, name, None)
-        if isinstance(value, list):
-            value = tuple(value)
-        elif isinstance(value, Mapping):
-            value = _built(known[name].default_factory, value)
-        elif value is None and default is not None and "None" not in str(known[name].type):
-            raise ConfigError(f"{name} in config.json must be set, but is null")
-        chosen[name] = value
+    for name in (field.name for field in fields(kind) if field.name in values):
+        value, wanted, where = values[name], types[name], f"{name} in config.json"
+        if value is None and type(None) not in get_args(wanted):
+            raise ConfigError(f"{where} must be set, but is null")
+        if is_dataclass(wanted):
+            if not isinstance(value, Mapping):
+                raise DataError(
+                    f"{where} must be an object, but is {value!r}; copy the file from where the "
+                    "weights come from"
+                )
+            chosen[name] = _built(wanted, value)
+        else:
+            chosen[name] = typed(value, wanted, where, least=0 if name in _FROM_ZERO else 1)
     return kind(**chosen)

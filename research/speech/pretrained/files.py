@@ -1,9 +1,11 @@
 """The files of a checkpoint on disk: JSON and safetensors, never anything that runs code."""
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, get_args, get_origin
 
 import ml_dtypes  # noqa: F401  gives NumPy the type of bfloat16 tensors
 import numpy as np
@@ -11,7 +13,7 @@ import numpy as np
 from research.errors import ConfigError, DataError
 
 _WEIGHTS = "model.safetensors"
-_INDEX = "model.safetensors.index.json"
+INDEX = "model.safetensors.index.json"
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
@@ -28,12 +30,69 @@ def read_json(path: Path, default: dict[str, Any] | None = None) -> dict[str, An
                 "where the weights come from"
             )
         return dict(default)
+    text = read_text(path)
     try:
-        value = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path} must be JSON, but is not ({error})") from error
     if not isinstance(value, dict):
         raise DataError(f"{path} must hold a JSON object, but holds a {type(value).__name__}")
+    return value
+
+
+def read_text(path: Path) -> str:
+    """The text in a file.
+
+    Raises:
+        DataError: the file cannot be read, or is not text.
+    """
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{path} must be readable UTF-8 text, but is not ({error}); copy it from where the "
+            "weights come from"
+        ) from error
+
+
+def typed(value: Any, kind: Any, name: str, *, least: int = 1) -> Any:
+    """A value from a JSON file as a field of that type takes it.
+
+    Args:
+        value: what the file has.
+        kind: int, float, bool, str, a tuple of one of them, or one of these or None.
+        name: of the value and its file, for the message.
+        least: the smallest whole number; other numbers are from 0 on.
+
+    Returns:
+        The value, a list as a tuple.
+
+    Raises:
+        DataError: it is of another type, or a number too small or not finite.
+
+    Example:
+        >>> typed([10, 3], tuple[int, ...], "conv_kernel in config.json")
+        (10, 3)
+    """
+    options = get_args(kind) if NoneType in get_args(kind) else (kind,)
+    if value is None and NoneType in options:
+        return None
+    kind = options[0]
+    if get_origin(kind) is tuple and isinstance(value, list | tuple):
+        (item,) = {*get_args(kind)} - {...}
+        return tuple(typed(each, item, f"all of {name}", least=least) for each in value)
+    number = value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    wanted, right = {
+        int: (f"a whole number from {least} on", isinstance(number, int) and number >= least),
+        float: ("a finite number from 0 on", 0 <= number < math.inf),
+        bool: ("true or false", isinstance(value, bool)),
+        str: ("a text", isinstance(value, str)),
+    }.get(kind, ("a list", False))
+    if not right:
+        raise DataError(
+            f"{name} must be {wanted}, but is {value!r}; copy the file from where the weights come "
+            "from"
+        )
     return value
 
 
@@ -46,7 +105,7 @@ def read_tensors(directory: Path) -> dict[str, np.ndarray]:
     """
     if (directory / _WEIGHTS).is_file():
         return read_safetensors(directory / _WEIGHTS)
-    if not (directory / _INDEX).is_file():
+    if not (directory / INDEX).is_file():
         pickled = [name for name in _PICKLES if (directory / name).is_file()]
         if pickled:
             raise DataError(
@@ -55,20 +114,23 @@ def read_tensors(directory: Path) -> dict[str, np.ndarray]:
                 "torch is installed, transformers' from_pretrained(...).save_pretrained(...) "
                 "writes it as safetensors"
             )
-        raise DataError(f"a checkpoint needs {_WEIGHTS} or {_INDEX}, but {directory} has neither")
-    placed = read_json(directory / _INDEX).get("weight_map")
-    if not isinstance(placed, dict) or not placed:
-        raise DataError(f"{directory / _INDEX} must say in weight_map where each tensor is")
+        raise DataError(f"a checkpoint needs {_WEIGHTS} or {INDEX}, but {directory} has neither")
+    placed = read_json(directory / INDEX).get("weight_map")
+    if not isinstance(placed, dict) or not placed or not all(map(_is_text, placed.values())):
+        raise DataError(
+            f"{directory / INDEX} must say in weight_map in which file each tensor is, but does "
+            "not; fetch it again"
+        )
     tensors = {}
     for name in sorted(set(placed.values())):
         if Path(name).name != name:
-            raise DataError(f"{_INDEX} must name files beside it, but names {name!r}")
+            raise DataError(f"{INDEX} must name files beside it, but names {name!r}")
         if not (directory / name).is_file():
-            raise DataError(f"{_INDEX} names {name}, but {directory} has no such file; fetch it")
+            raise DataError(f"{INDEX} names {name}, but {directory} has no such file; fetch it")
         tensors |= read_safetensors(directory / name)
     missing = sorted(placed.keys() - tensors.keys())
     if missing:
-        raise DataError(f"{_INDEX} promises {missing[0]}, but the files beside it lack it")
+        raise DataError(f"{INDEX} promises {missing[0]}, but the files beside it lack it")
     return tensors
 
 
@@ -101,6 +163,10 @@ def write_tensors(directory: Path, tensors: Mapping[str, np.ndarray]) -> None:
 
     # transformers refuses a file that does not say which framework its axes are for.
     save_file(dict(tensors), directory / _WEIGHTS, metadata={"format": "pt"})
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
 
 
 def _safetensors() -> Any:

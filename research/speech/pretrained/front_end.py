@@ -14,6 +14,7 @@ from research.errors import ConfigError
 from research.speech.features import log_mel, stack_frames
 from research.speech.log_mel_config import LogMel
 from research.speech.presets import PARAKEET, SEAMLESS
+from research.speech.pretrained.files import typed
 
 _EPSILON = 1e-7
 
@@ -100,20 +101,26 @@ def front_end_of(described: Mapping[str, Any]) -> FrontEnd:
         A function of waveforms and lengths.
 
     Raises:
-        ConfigError: a kind of features that is not known here.
+        ConfigError: a kind of features that is not known here, or sizes that do not go together.
+        DataError: a value of another type, or a rate or size below 1.
 
     Example:
         >>> front_end_of({"feature_extractor_type": "SeamlessM4TFeatureExtractor"}).hop
         320
     """
+
+    def value_of(name: str, default: Any) -> Any:
+        value = described.get(name, default)
+        return typed(value, type(default), f"{name} in preprocessor_config.json")
+
     kind = described.get("feature_extractor_type")
-    rate = described.get("sampling_rate", 16_000)
+    rate = value_of("sampling_rate", 16_000)
     if kind == "Wav2Vec2FeatureExtractor":
-        return RawWaveform(rate, described.get("do_normalize", True))
+        return RawWaveform(rate, value_of("do_normalize", True))
     if kind == "SeamlessM4TFeatureExtractor":
-        bins = described.get("num_mel_bins", SEAMLESS.n_mels)
+        bins = value_of("num_mel_bins", SEAMLESS.n_mels)
         mel = replace(SEAMLESS, sample_rate=rate, n_mels=bins)
-        return StackedLogMel(mel, described.get("stride", 2))
+        return StackedLogMel(mel, value_of("stride", 2))
     if kind == "ParakeetFeatureExtractor":
         names = {
             "sampling_rate": "sample_rate",
@@ -123,9 +130,9 @@ def front_end_of(described: Mapping[str, Any]) -> FrontEnd:
             "win_length": "window",
             "preemphasis": "pre_emphasis",
         }
-        given = {names[name]: described[name] for name in names.keys() & described.keys()}
-        if given.get("pre_emphasis", 0.0) is None:
-            given["pre_emphasis"] = 0.0
+        if described.get("preemphasis", 0.0) is None:
+            described = {**described, "preemphasis": 0.0}
+        given = {ours: value_of(name, getattr(PARAKEET, ours)) for name, ours in names.items()}
         return StackedLogMel(replace(PARAKEET, **given))
     raise ConfigError(
         "feature_extractor_type in preprocessor_config.json must be one of "

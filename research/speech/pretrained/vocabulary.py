@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from research.errors import ConfigError, DataError
-from research.speech.pretrained.files import read_json
+from research.speech.pretrained.files import read_json, read_text, typed
+
+FILES = (
+    "vocab.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
+"""Where a checkpoint describes its vocabulary."""
 
 _WORD_START = "▁"
 _UNKNOWN = "<unk>"
@@ -124,6 +133,11 @@ class WordPieces:
         self._library.get_vocab_size()
 
     @property
+    def numbers(self) -> dict[str, int]:
+        """The label of each token."""
+        return self._library.get_vocab()
+
+    @property
     def tokens(self) -> tuple[str, ...]:
         """The text of each label, by its number."""
         size = self._library.get_vocab_size()
@@ -169,7 +183,10 @@ class WordPieces:
         try:
             return Tokenizer.from_str(self.tokenizer)
         except Exception as error:  # the library raises nothing narrower
-            raise DataError(f"tokenizer.json cannot be read ({error})") from error
+            raise DataError(
+                f"tokenizer.json must be one of the library tokenizers, but cannot be read "
+                f"({error}); copy it from where the weights come from"
+            ) from error
 
 
 Vocabulary = Characters | WordPieces
@@ -190,46 +207,73 @@ def read_vocabulary(directory: Path, size: int, language: str | None = None) -> 
         The labels.
 
     Raises:
-        DataError: the files are missing, damaged, name more labels than the model has, or have no
-            such language.
+        DataError: the files are missing, damaged, name more labels than the model has or fewer than
+            two, or have no such language.
         ConfigError: the library ``tokenizers`` is needed and not installed.
     """
-    if not (directory / "vocab.json").is_file():
-        if not (directory / "tokenizer.json").is_file():
-            raise DataError(
-                f"a checkpoint needs vocab.json or tokenizer.json for its labels, but {directory} "
-                "has neither; copy it from where the weights come from"
-            )
-        if language is not None:
-            raise DataError(f"{directory} has one vocabulary, not one for {language!r}")
-        return WordPieces((directory / "tokenizer.json").read_text("utf-8"))
+    if (directory / "vocab.json").is_file():
+        return _characters(directory, size, language)
+    if not (directory / "tokenizer.json").is_file():
+        raise DataError(
+            f"a checkpoint needs vocab.json or tokenizer.json for its labels, but {directory} "
+            "has neither; copy it from where the weights come from"
+        )
+    if language is not None:
+        raise DataError(f"{directory} has one vocabulary, not one for {language!r}")
+    pieces = WordPieces(read_text(directory / "tokenizer.json"))
+    _check_numbers(pieces.numbers, size, directory / "tokenizer.json")
+    return pieces
+
+
+def _characters(directory: Path, size: int, language: str | None) -> Characters:
     settings = read_json(directory / "special_tokens_map.json", {})
     settings |= read_json(directory / "tokenizer_config.json", {})
     numbers = read_json(directory / "vocab.json")
     if any(isinstance(value, dict) for value in numbers.values()):
         language = language or settings.get("target_lang")
-        if language not in numbers:
+        chosen = numbers.get(language) if isinstance(language, str) else None
+        if not isinstance(chosen, dict):
             raise DataError(
                 f"vocab.json has a vocabulary for each of {', '.join(sorted(numbers))}; choose one "
                 f"as language, not {language!r}"
             )
-        numbers = numbers[language]
+        numbers = chosen
     elif language is not None:
         raise DataError(f"vocab.json in {directory} has one vocabulary, not one for {language!r}")
-    if not all(isinstance(number, int) and 0 <= number < size for number in numbers.values()):
-        raise DataError(
-            f"vocab.json must give each token a number from 0 to {size - 1}, since the model has "
-            f"{size} labels, but in {directory} the numbers are "
-            f"{', '.join(map(repr, list(numbers.values())[:5]))} ..."
-        )
+    _check_numbers(numbers, size, directory / "vocab.json")
+    added = {
+        token: typed(number, int, f"{token!r} in added_tokens.json", least=0)
+        for token, number in read_json(directory / "added_tokens.json", {}).items()
+    }
     tokens = [_UNKNOWN] * size
-    for token, number in (read_json(directory / "added_tokens.json", {}) | numbers).items():
+    for token, number in (added | numbers).items():
         if number < size:
             tokens[number] = token
     delimiter = settings.get("word_delimiter_token") or "|"
+    if isinstance(delimiter, dict):
+        # A special token is written as text, or as a record that has it as its content.
+        delimiter = delimiter.get("content")
     return Characters(
         tuple(tokens),
-        # A special token is written as text, or as a record that has it as its content.
-        delimiter["content"] if isinstance(delimiter, dict) else delimiter,
-        bool(settings.get("do_lower_case", False)),
+        typed(delimiter, str, "word_delimiter_token in tokenizer_config.json"),
+        typed(
+            settings.get("do_lower_case") or False, bool, "do_lower_case in tokenizer_config.json"
+        ),
     )
+
+
+def _check_numbers(numbers: Mapping[str, Any], size: int, path: Path) -> None:
+    """Refuse tokens that are not labels of the model, and a vocabulary without any."""
+    for token, number in numbers.items():
+        if type(number) is not int or not 0 <= number < size:
+            raise DataError(
+                f"{path.name} must give each token a number from 0 to {size - 1}, since the model "
+                f"has {size} labels, but in {path.parent} it gives {token!r} the number "
+                f"{number!r}; is it that of another model?"
+            )
+    if len({*numbers.values()}) < 2:
+        raise DataError(
+            f"{path.name} must name the {size} labels of the model, the blank and what it can "
+            f"say, but in {path.parent} it names {len(numbers)}; copy it from where the weights "
+            "come from"
+        )
