@@ -1,8 +1,9 @@
 """What the operations ask of their arguments alike, and arrays out of what callers give."""
 
+import difflib
 import math
 import operator
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -91,8 +92,23 @@ def truth_values(**options: Any) -> None:
     for name, option in options.items():
         if not isinstance(option, bool):
             raise ValueError(
-                f"{name} must be True or False, known while tracing; received {option!r}."
+                f"{name} must be True or False, known while tracing; received {option!r}. Pass "
+                "True or False themselves; under jit, name it in static_argnames."
             )
+
+
+def meant(received: Any, names: Iterable[Any]) -> str:
+    """Which of the names a caller may have meant, as an end of a message; nothing if none.
+
+    Example:
+        >>> meant("causal", ("SAME", "CAUSAL"))
+        " Did you mean 'CAUSAL'?"
+    """
+    if not isinstance(received, str):
+        return ""
+    known = {name.casefold(): name for name in names if isinstance(name, str)}
+    near = difflib.get_close_matches(received.casefold(), known, 1, 0.7)
+    return f" Did you mean {known[near[0]]!r}?" if near else ""
 
 
 def whole_number(value: Any) -> int | None:

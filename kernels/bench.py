@@ -277,17 +277,17 @@ def run(
                     yield measure(there, which == "gradient", right, setting)
 
 
-def show_list(console: Console) -> None:
-    """Print the operations with their shapes and peers."""
-    for operation, name, shape in select((), ()):
-        if name == next(iter(problems.load(operation).SHAPES)):
-            others = ", ".join(peers.peers(operation)) or "none"
-            table = Table(title=f"{operation} (peers: {others})", title_justify="left")
-            for column in ("shape", *shape._fields):
-                table.add_column(column)
-            for each, sizes in problems.load(operation).SHAPES.items():
-                table.add_row(each, *map(str, sizes))
-            console.print(table)
+def show_list(requests: Iterable[tuple[str, str, Any]], console: Console) -> None:
+    """Print the operations that were named with their shapes and peers."""
+    for operation, found in itertools.groupby(requests, lambda request: request[0]):
+        shapes = {name: shape for _, name, shape in found}
+        others = ", ".join(peers.peers(operation)) or "none"
+        table = Table(title=f"{operation} (peers: {others})", title_justify="left")
+        for column in ("shape", *next(iter(shapes.values()))._fields):
+            table.add_column(column)
+        for name, sizes in shapes.items():
+            table.add_row(name, *map(str, sizes))
+        console.print(table, getattr(problems.load(operation), "LEGEND", ""))
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -334,7 +334,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--figure", type=Path, metavar="FILE.png", help="draw the roofline")
     add("--markdown", type=Path, metavar="FILE.md", help="write the times and ratios as a table")
     add("--from", dest="source", type=Path, metavar="FILE.jsonl", help="measure nothing, show this")
-    add("--list", action="store_true", help="show operations, shapes and peers")
+    add("--list", action="store_true", help="show shapes and peers, measure nothing")
     return parser.parse_args(arguments)
 
 
@@ -356,7 +356,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = console if console.is_terminal else Console(width=220)
     try:
         if options.list:
-            show_list(console)
+            show_list(select(options.names, options.shapes), console)
             return 0
         records = read_records(options.source) if options.source else _measured(options)
         show(records, console)

@@ -25,6 +25,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from kernels import launch, varying
+from kernels.arguments import meant
 from kernels.rows import by_rows, map_of_none
 
 IMPLEMENTATIONS = ("xla", "triton", "cudnn")
@@ -106,10 +107,10 @@ class Operation:
         self._forward_p = self._primitive(name, self._forward, *first)
         self._saving_p = self._primitive(f"{name}_saving", self._saving, *first)
         self._tangent_p = self._primitive(
-            f"{name}_tangent", self._tangent, self._tangent_shapes, self._pin_moving
+            f"{name}_tangent", self._tangent, self._tangent_shapes, self._pin_chosen
         )
         self._gradient_p = self._primitive(
-            f"{name}_gradient", self._gradient, self._gradient_shapes, self._pin_wanted
+            f"{name}_gradient", self._gradient, self._gradient_shapes, self._pin_chosen
         )
         ad.primitive_jvps[self._forward_p] = functools.partial(self._forward_jvp, saves=False)
         ad.primitive_jvps[self._saving_p] = functools.partial(self._forward_jvp, saves=True)
@@ -277,15 +278,14 @@ class Operation:
         operands = zip(avals[: call.operands], wanted, strict=True)
         return [varying.like(varying.nowhere(aval), avals[0]) for aval, want in operands if want]
 
+    # A pinned array has rows for every element of a map, also where one row could serve all: the
+    # first operand, since it says how many there are, and what has a derivative of each element.
     def _pin_first(self, count: int, call: Call) -> list[bool]:
         return [position == 0 for position in range(count)]
 
-    def _pin_moving(self, count: int, call: Call, moving: tuple[bool, ...]) -> list[bool]:
-        operands = [position == 0 or moves for position, moves in enumerate(moving)]
-        return operands + [True] * (count - call.operands)
-
-    def _pin_wanted(self, count: int, call: Call, wanted: tuple[bool, ...]) -> list[bool]:
-        return self._pin_moving(count, call, wanted)
+    def _pin_chosen(self, count: int, call: Call, **chosen: tuple[bool, ...]) -> list[bool]:
+        (which,) = chosen.values()  # the operands that are moving, or wanted
+        return [True, *which[1:], *[True] * (count - call.operands)]
 
     def _forward_jvp(self, primals, tangents, *, call: Call, saves: bool):
         results = (self._saving_p if self.saves else self._forward_p).bind(*primals, call=call)
@@ -333,6 +333,7 @@ def check_implementation(name: Any) -> None:
     if name is not None and name not in IMPLEMENTATIONS:
         raise ValueError(
             f"implementation must be None or one of {IMPLEMENTATIONS}; received {name!r}."
+            f"{meant(name, IMPLEMENTATIONS)} None picks one that can."
         )
 
 

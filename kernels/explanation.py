@@ -1,5 +1,6 @@
 """Which implementation of each operation a program would run, and why."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -34,7 +35,11 @@ def explain(operation: Callable, *arguments: Any, **options: Any) -> list[Explan
         **options: likewise, and what is no array: ``padding="CAUSAL"`` must be a keyword.
 
     Returns:
-        One explanation for each call that it makes, in order.
+        One explanation for each call that it makes, in order. None where it makes none, with a
+        warning: all of it is plain JAX, as in ``ctc_alignment`` and ``ctc_feasible``.
+
+    Raises:
+        ValueError: what is no array is not passed by keyword.
 
     Example:
         >>> import jax.numpy as jnp, kernels
@@ -42,13 +47,27 @@ def explain(operation: Callable, *arguments: Any, **options: Any) -> list[Explan
         >>> [(call.operation, call.implementation) for call in found]
         [('depthwise_conv1d', 'xla')]
     """
+    for leaf in jax.tree.leaves(arguments):
+        if not hasattr(leaf, "shape") and not isinstance(leaf, bool | int | float | complex):
+            raise ValueError(
+                "positional arguments of explain must be arrays, or pytrees of them, since it "
+                f"traces them; received {leaf!r}. Pass it by keyword, as in padding='CAUSAL'."
+            )
     platform = {"gpu": "cuda"}.get(jax.default_backend(), jax.default_backend())
     traced = jax.make_jaxpr(lambda *values: operation(*values, **options))(*arguments)
-    return [
+    found = [
         _explanation(equation, platform)
         for equation in _equations(traced.jaxpr)
         if equation.primitive in operations_by_primitive
     ]
+    if not found:
+        name = getattr(operation, "__name__", operation)
+        warnings.warn(
+            f"{name} calls none of the operations of kernels that have several implementations: "
+            "all of it is plain JAX, compiled by XLA.",
+            stacklevel=2,
+        )
+    return found
 
 
 def _equations(jaxpr: Any) -> list[Any]:

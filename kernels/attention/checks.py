@@ -136,11 +136,16 @@ def _check_shapes(given, wanted, received):
         if not per_head or shape[0] == 0:
             wrong.append("key_filter")
     if wrong:
+        advice = "Check the order of the axes: heads come after frames, except in bias and mask."
+        widths = {"key", "value"}.issuperset(wrong) and all(
+            given[name].shape[:3] == expected[name][:3] for name in wrong
+        )
+        if widths:
+            advice = f"Project query, key and value to heads of one width, here H {width}."
         sizes = f"B {batch}, T {queries}, S {keys}, N {heads}, K {key_heads}, H {width}"
         raise ValueError(
             f"{wanted} must agree, here with {sizes}, and {', '.join(wrong)} does not; received "
-            f"{received}. Check the order of the axes: heads come after frames, except in bias and "
-            "mask."
+            f"{received}. {advice}"
         )
 
 

@@ -38,10 +38,12 @@ def attention_fn(
     For ``nn.MultiHeadDotProductAttention(attention_fn=kernels.attention_fn)``; options of
     ``attention`` are added with ``functools.partial(kernels.attention_fn, is_causal=True)``.
 
-    Three things differ from Linen's own. Dropout is drawn for every row and head, whatever
-    ``broadcast_dropout`` says, which is there to save memory that is not used here. ``precision``
-    is ignored: products of float32 are exact to float32, those of 16 bits accumulate in float32,
-    and the softmax is in float32. The weights are never in memory, so none can be sown.
+    Four things differ from Linen's own. A query that sees no key gives zeros, where Linen gives the
+    mean of all values: so do the padded queries of ``nn.make_attention_mask``. Dropout is drawn for
+    every row and head, whatever ``broadcast_dropout`` says, which is there to save memory that is
+    not used here. ``precision`` is ignored: products of float32 are exact to float32, those of 16
+    bits accumulate in float32, and the softmax is in float32. The weights are never in memory, so
+    none can be sown.
 
     Args:
         query: (..., T, N, H), with any number of batch axes.

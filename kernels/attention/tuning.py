@@ -61,6 +61,14 @@ class Shape(NamedTuple):
     taps: int = 0
 
 
+LEGEND = (
+    "keys 0: as many as queries. key_heads 0: as many as heads. bias, mask: along which axes they "
+    "differ (b row, n head, t query, s key), nts: differs by head, query and key; empty: none. "
+    "lengths True: every other row is cut short. segments: sequences packed into a row. "
+    "by_distance True: ALiBi. taps: of the filter of conv_attention."
+)
+
+
 # The goals on a GPU first; those called "tiny" take a CPU a fraction of a second.
 SHAPES = {
     "long_64": Shape(1, 4096, 16, 64),
@@ -258,7 +266,12 @@ def sizes(shape: Shape, dtype: str) -> dict[str, Any]:
 # The operations of this family that have shapes of their own; their kernels are attention's.
 OPERATIONS = {
     operation: SimpleNamespace(
-        Shape=Shape, SHAPES=shapes, problem=problem, sizes=sizes, TUNABLES=TUNABLES
+        Shape=Shape,
+        LEGEND=LEGEND,
+        SHAPES=shapes,
+        problem=problem,
+        sizes=sizes,
+        TUNABLES=TUNABLES,
     )
     for operation, shapes in (
         ("relative_attention", RELATIVE_SHAPES),
@@ -266,4 +279,4 @@ OPERATIONS = {
     )
 }
 
-__all__ = ["OPERATIONS", "SHAPES", "TUNABLES", "Shape", "problem", "sizes"]
+__all__ = ["LEGEND", "OPERATIONS", "SHAPES", "TUNABLES", "Shape", "problem", "sizes"]

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from kernels.arguments import meant, whole_number
 from kernels.rows import of_rows
 
 
@@ -27,9 +28,13 @@ def padding_frames(padding: Any, reach: int) -> tuple[int, int]:
     except (KeyError, TypeError, ValueError):
         left = right = -1
     if min(left, right) < 0:
+        one = whole_number(padding)
+        advice = meant(padding, named) or " Pass (left, right), or a name."
+        if one is not None and one >= 0:
+            advice = f" Pass {(one, one)} for as many on each side."
         raise ValueError(
             f"padding must be one of {[*named]}, or two numbers of frames (left, right) from 0 on; "
-            f"received {padding!r}."
+            f"received {padding!r}.{advice}"
         )
     return left, right
 

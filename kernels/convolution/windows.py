@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
+from kernels.arguments import meant, whole_number
+
 PADDINGS = ("SAME", "SAME_LOWER", "VALID")
 
 
@@ -98,7 +100,11 @@ def _two(name, numbers):
     except (TypeError, ValueError):
         first = second = 0
     if min(first, second) < 1:
-        raise ValueError(f"{name} must be two integers from 1 on; received {numbers!r}.")
+        one = whole_number(numbers)
+        advice = "one for rows and one for columns" if one is None or one < 1 else f"({one}, {one})"
+        raise ValueError(
+            f"{name} must be two integers from 1 on; received {numbers!r}. Pass {advice}."
+        )
     return first, second
 
 
@@ -118,5 +124,15 @@ def _pads(padding, pixels, spans, strides) -> Any:
             pass
     raise ValueError(
         f"padding must be one of {[*PADDINGS]}, or ((top, bottom), (left, right)) in pixels; "
-        f"received {padding!r}."
+        f"received {padding!r}.{_padding_advice(padding)}"
     )
+
+
+def _padding_advice(padding) -> str:
+    """Numbers for both sides of both axes, or of each, are torch's."""
+    numbers = [padding] * 2 if whole_number(padding) is not None else padding
+    pair = isinstance(numbers, list | tuple) and len(numbers) == 2
+    known = [whole_number(number) for number in numbers] if pair else [None]
+    if None not in known:
+        return f" Pass {tuple((number, number) for number in known)} for as many on each side."
+    return meant(padding, PADDINGS) or " Pass pixels on each side, or a name."

@@ -21,6 +21,8 @@ class Shape(NamedTuple):
     lengths: bool = False
 
 
+LEGEND = "lengths True: every other row is cut short."
+
 # Characters and word pieces, from short commands to minutes of audio.
 SHAPES = {
     "characters_200": Shape(8, 200, 32, 40),

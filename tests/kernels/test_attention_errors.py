@@ -81,6 +81,17 @@ def test_options(options, message):
     refused(message, **options)
 
 
+@pytest.mark.parametrize(
+    ("key", "value"), [(KEY[..., :6], KEY[..., :6]), (KEY, KEY[..., :6]), (KEY[..., :6], KEY)]
+)
+def test_heads_of_another_width_are_no_matter_of_order(key, value):
+    message = refused("does not", Q, key, value)
+    assert message.endswith("Project query, key and value to heads of one width, here H 8.")
+    assert "order of the axes" not in message
+    both = refused("does not", Q, key, value, mask=jnp.ones((B, T, S), bool))
+    assert "order of the axes" in both
+
+
 @pytest.mark.parametrize("name", ["query", "key"])
 def test_implementations_are_checked_where_nothing_is_computed(name):
     q, k = (Q[:, :0], KEY) if name == "query" else (Q, KEY[:, :0])

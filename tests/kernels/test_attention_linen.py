@@ -43,6 +43,18 @@ def test_the_module_gives_the_same_and_the_same_gradients(batch):
         np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6)
 
 
+def test_padded_queries_give_zeros_where_linen_gives_the_mean():
+    valid = jnp.array([[True] * 4 + [False] * 3] * 2)
+    mask = nn.make_attention_mask(valid, valid)
+    found = kernels.attention_fn(X[:, :, None], X[:, :, None], X[:, :, None], mask=mask)
+    theirs = nn.dot_product_attention(X[:, :, None], X[:, :, None], X[:, :, None], mask=mask)
+    assert not found[:, 4:].any()
+    mean = jnp.broadcast_to(X.mean(1, keepdims=True), (2, 3, 12))
+    np.testing.assert_allclose(theirs[:, 4:, 0], mean, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found[:, :4], theirs[:, :4], rtol=1e-5, atol=1e-6)
+    assert "gives the mean of all values" in " ".join(str(kernels.attention_fn.__doc__).split())
+
+
 def test_low_precision_modules():
     found, expected = (
         outputs(function, dtype=jnp.bfloat16)

@@ -8,6 +8,7 @@ from bench_cases import TINY, main
 from kernels import bench, problems
 from kernels.timing import Budget, ClockError
 
+FAMILIES = problems.FAMILIES
 pytestmark = pytest.mark.usefixtures("small_bench")
 
 
@@ -57,6 +58,34 @@ def test_the_list_names_shapes_and_peers(capsys):
     text = capsys.readouterr().out
     assert "depthwise_conv1d (peers: lax, torch)" in text
     assert re.search(r"tiny +│ 2 +│ 6 +│ 3", text)
+
+
+@pytest.fixture
+def every_operation(small_bench, monkeypatch):
+    del small_bench  # must come before
+    monkeypatch.setattr(problems, "FAMILIES", FAMILIES)
+
+
+@pytest.mark.usefixtures("every_operation")
+def test_the_list_has_what_was_named_alone(capsys):
+    assert main("--list", "ctc", "relative_attention", "--shapes", "long_8000", "parakeet_250") == 0
+    text = capsys.readouterr().out
+    assert re.findall(r"^(\w+) \(peers", text, re.MULTILINE) == ["ctc_loss", "relative_attention"]
+    assert re.findall(r"^│ (\w+)", text, re.MULTILINE) == ["long_8000", "parakeet_250"]
+    assert main("--list", "ctc_los") == 2
+    assert "Did you mean ctc_loss?" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("every_operation")
+def test_the_list_says_what_its_cells_mean(capsys):
+    main("--list", "relative_attention", "--shapes", "parakeet_250")
+    assert "key_heads 0: as many as heads" in " ".join(capsys.readouterr().out.split())
+    main("--list", "attention", "--shapes", "pairs_2048")
+    text = " ".join(capsys.readouterr().out.split())
+    assert "keys 0: as many as queries" in text
+    assert "nts: differs by head, query and key" in text
+    main("--list", "ctc", "--shapes", "long_8000")
+    assert "lengths True: every other row is cut short" in " ".join(capsys.readouterr().out.split())
 
 
 def test_the_budget_is_what_was_asked_for(monkeypatch):

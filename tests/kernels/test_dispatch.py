@@ -24,6 +24,24 @@ def test_xla_is_chosen_on_a_cpu_and_the_others_have_reasons():
     assert "depthwise_conv1d on cpu: xla" in str(found)
 
 
+def test_names_among_the_arrays_are_to_be_passed_by_keyword():
+    state = jnp.zeros((2, 3, 3))
+    for arguments in ((X, F, None, "CAUSAL"), (X, F, {"state": state, "padding": "CAUSAL"})):
+        with pytest.raises(ValueError, match=r"must be arrays.*received 'CAUSAL'.*by keyword"):
+            kernels.explain(kernels.depthwise_conv1d, *arguments)
+    with pytest.raises(TypeError, match="positional arguments"):  # of the operation itself
+        kernels.explain(kernels.depthwise_conv1d, X, F, None, X)
+
+
+def test_says_where_no_kernel_of_the_package_runs():
+    paddings = jnp.zeros((2, 9)), jnp.zeros((2, 1))
+    labels = jnp.ones((2, 1), jnp.int32)
+    with pytest.warns(UserWarning, match=r"ctc_alignment.*none of the operations.*plain JAX"):
+        assert kernels.explain(kernels.ctc_alignment, X, paddings[0], labels, paddings[1]) == []
+    with pytest.warns(UserWarning, match=r"sum.*none of the operations.*plain JAX"):
+        assert kernels.explain(jnp.sum, X) == []
+
+
 def test_explains_calls_inside_jit_and_scan():
     @jax.jit
     def twice(x):

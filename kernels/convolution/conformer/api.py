@@ -8,8 +8,9 @@ from typing import Any
 from jaxtyping import Array, Float, Int
 
 from kernels import arguments
-from kernels.arguments import arrays, check_dtypes, counted, truth_values
+from kernels.arguments import arrays, check_dtypes, counted, meant, truth_values
 from kernels.convolution.frames import last_frames, padding_frames, with_state
+from kernels.convolution.layouts import depthwise_advice, inputs_advice, shape_advice
 from kernels.dispatch import Operation
 
 NORMS = ("layer", "batch_inference")
@@ -119,7 +120,7 @@ def conformer_convolution(
 
 def _checked_norm(norm, mean, variance, epsilon):
     if norm not in NORMS:
-        raise ValueError(f"norm must be one of {[*NORMS]}; received {norm!r}.")
+        raise ValueError(f"norm must be one of {[*NORMS]}; received {norm!r}.{meant(norm, NORMS)}")
     given = [name for name, a in (("mean", mean), ("variance", variance)) if a is not None]
     wanted = ["mean", "variance"] if norm == "batch_inference" else []
     if given != wanted:
@@ -129,7 +130,9 @@ def _checked_norm(norm, mean, variance, epsilon):
         )
     known = arguments.number("epsilon", epsilon, "Pass a Python number.")
     if not known > 0:
-        raise ValueError(f"epsilon must be a number above zero; received {epsilon!r}.")
+        raise ValueError(
+            f"epsilon must be a number above zero; received {epsilon!r}. 1e-5 is usual."
+        )
     return known
 
 
@@ -138,14 +141,17 @@ def _checked_arrays(inputs, filters, lengths, **vectors):
     inputs, filters = given["inputs"], given["filters"]
     received = ", ".join(f"{name} {array.shape} {array.dtype}" for name, array in given.items())
     wanted = f"inputs (B, T, 2C), filters (W, C), lengths (B,), and (C,) for {', '.join(vectors)}"
+    known = depthwise_advice(filters.shape, inputs.shape[-1] // 2, 1) if inputs.ndim else ""
     if inputs.ndim != 3 or filters.ndim != 2 or 0 in filters.shape:
+        advice = known or inputs_advice(inputs.shape, 0, 1)
         raise ValueError(
-            f"conformer_convolution takes {wanted}, W and C from 1 on; received {received}."
+            f"conformer_convolution takes {wanted}, W and C from 1 on; received {received}.{advice}"
         )
     channels = filters.shape[1:]
     expected = {"inputs": (*inputs.shape[:2], 2 * channels[0]), "lengths": inputs.shape[:1]}
     expected |= dict.fromkeys(vectors, channels)
-    if any(given[name].shape != shape for name, shape in expected.items() if name in given):
-        raise ValueError(f"{wanted} must share B and C; received {received}.")
+    if advice := shape_advice(given, expected):
+        advice = known or inputs_advice(inputs.shape, 2 * channels[0], 1) or advice
+        raise ValueError(f"{wanted} must share B and C; received {received}.{advice}")
     check_dtypes(given, received)
     return inputs, filters, *map(given.get, (*vectors, "lengths"))

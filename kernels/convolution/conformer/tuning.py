@@ -58,6 +58,8 @@ class Shape(NamedTuple):
     bias: bool = True
 
 
+LEGEND = "lengths True: every other row is cut short."
+
 # Conformer-L and -S of the paper, at a quarter of the frames; Parakeet, at an eighth; a chunk.
 SHAPES = {
     "conformer_l_500": Shape(8, 500, 512, 31),

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from kernels.arguments import arrays, check_dtypes, whole_number
 from kernels.convolution.activations import check_activation
+from kernels.convolution.layouts import dense_advice, inputs_advice
 from kernels.convolution.windows import window
 from kernels.dispatch import Operation
 
@@ -92,19 +93,28 @@ def _checked_arrays(inputs, filters, bias, groups):
     received = ", ".join(f"{name} {array.shape} {array.dtype}" for name, array in given.items())
     wanted = "inputs (B, H, W, I), filters (h, w, I / groups, O) and bias (O,)"
     if inputs.ndim != 4 or filters.ndim != 4 or 0 in filters.shape:
-        raise ValueError(f"conv2d takes {wanted}, filters not empty; received {received}.")
+        advice = inputs_advice(inputs.shape, 0, 2)
+        raise ValueError(f"conv2d takes {wanted}, filters not empty; received {received}.{advice}")
     count = whole_number(groups)
     if count is None or count < 1 or filters.shape[3] % count:
         raise ValueError(
             "groups must be an integer from 1 on, known while tracing, that divides the features, "
-            f"{filters.shape[3]}; received {groups!r}."
+            f"{filters.shape[3]}; received {groups!r}. Pass 1, or another divisor of "
+            f"{filters.shape[3]}."
         )
     if inputs.shape[3] != filters.shape[2] * count:
+        needed = filters.shape[2] * count
         raise ValueError(
             f"{wanted}: each of {count} groups of filters has {filters.shape[2]} channels, so "
-            f"inputs must have {filters.shape[2] * count}; received {received}."
+            f"inputs must have {needed}; received {received}."
+            + (
+                inputs_advice(inputs.shape, needed, 2)
+                or dense_advice(filters.shape, inputs.shape[3] // count)
+            )
         )
     if bias is not None and bias.shape != filters.shape[3:]:
-        raise ValueError(f"{wanted} must share O; received {received}.")
+        raise ValueError(
+            f"{wanted} must share O; received {received}. Give bias the shape {filters.shape[3:]}."
+        )
     check_dtypes(given, received)
     return inputs, filters, bias, count

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int
 from kernels.arguments import arrays, check_dtypes, counted, truth_values, whole_number
 from kernels.convolution.activations import check_activation
 from kernels.convolution.frames import last_frames, padding_frames, with_state
+from kernels.convolution.layouts import depthwise_advice, inputs_advice, shape_advice
 from kernels.dispatch import Operation
 
 _operation = Operation(
@@ -102,7 +103,7 @@ def _checked_dilation(dilation):
     if checked is None or checked < 1:
         raise ValueError(
             "dilation must be an integer from 1 on that is known while tracing; received "
-            f"{dilation!r}."
+            f"{dilation!r}. Pass a Python integer."
         )
     return checked
 
@@ -112,11 +113,16 @@ def _checked_arrays(inputs, filters, bias, lengths):
     inputs, filters = given["inputs"], given["filters"]
     received = ", ".join(f"{name} {array.shape} {array.dtype}" for name, array in given.items())
     wanted = "inputs (B, T, C), filters (W, C), bias (C,) and lengths (B,)"
+    known = depthwise_advice(filters.shape, inputs.shape[-1], 1) if inputs.ndim else ""
     if inputs.ndim != 3 or filters.ndim != 2 or filters.shape[0] == 0:
-        raise ValueError(f"depthwise_conv1d takes {wanted}, W from 1 on; received {received}.")
+        advice = known or inputs_advice(inputs.shape, 0, 1)
+        raise ValueError(
+            f"depthwise_conv1d takes {wanted}, W from 1 on; received {received}.{advice}"
+        )
     expected = {"filters": (filters.shape[0], inputs.shape[2]), "bias": inputs.shape[2:]}
     expected["lengths"] = inputs.shape[:1]
-    if any(given[name].shape != shape for name, shape in expected.items() if name in given):
-        raise ValueError(f"{wanted} must share B and C; received {received}.")
+    if advice := shape_advice(given, expected):
+        advice = known or inputs_advice(inputs.shape, filters.shape[1], 1) or advice
+        raise ValueError(f"{wanted} must share B and C; received {received}.{advice}")
     check_dtypes(given, received)
     return inputs, filters, given.get("bias"), given.get("lengths")

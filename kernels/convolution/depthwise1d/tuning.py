@@ -59,6 +59,8 @@ class Shape(NamedTuple):
     lengths: bool = False
 
 
+LEGEND = "lengths True: every other row is cut short."
+
 # What speech and state-space models use; the first two are the goals on a GPU.
 SHAPES = {
     "causal_w4": Shape(8, 2048, 2048, 4, padding="CAUSAL", activation="silu"),

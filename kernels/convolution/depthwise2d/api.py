@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from kernels.arguments import arrays, check_dtypes
 from kernels.convolution.activations import check_activation
+from kernels.convolution.layouts import depthwise_advice, inputs_advice, shape_advice
 from kernels.convolution.windows import window
 from kernels.dispatch import Operation
 
@@ -85,12 +86,16 @@ def _checked_arrays(inputs, filters, bias):
     inputs, filters, bias = given["inputs"], given["filters"], given.get("bias")
     received = ", ".join(f"{name} {array.shape} {array.dtype}" for name, array in given.items())
     wanted = "inputs (B, H, W, C), filters (h, w, C) and bias (C,)"
+    known = depthwise_advice(filters.shape, inputs.shape[-1], 2) if inputs.ndim else ""
     if inputs.ndim != 4 or filters.ndim != 3 or 0 in filters.shape[:2]:
+        advice = known or inputs_advice(inputs.shape, 0, 2)
         raise ValueError(
-            f"depthwise_conv2d takes {wanted}, h and w from 1 on; received {received}."
+            f"depthwise_conv2d takes {wanted}, h and w from 1 on; received {received}.{advice}"
         )
     channels = inputs.shape[3:]
-    if filters.shape[2:] != channels or (bias is not None and bias.shape != channels):
-        raise ValueError(f"{wanted} must share C; received {received}.")
+    expected = {"filters": (*filters.shape[:2], *channels), "bias": channels}
+    if advice := shape_advice(given, expected):
+        advice = known or inputs_advice(inputs.shape, filters.shape[2], 2) or advice
+        raise ValueError(f"{wanted} must share C; received {received}.{advice}")
     check_dtypes(given, received)
     return inputs, filters, bias
