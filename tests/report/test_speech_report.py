@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from speech_rows import ONE, Study, Truth, changed, rows_of, timings_of, write_study
+from speech_rows import ONE, Study, Truth, changed, rows_of, write_study
 
 from research import stats
 from research.report import render
@@ -319,32 +319,6 @@ def test_compute_is_stated_as_it_was_spent(found, rows):
     made = tables.compute_table(found.design, read_costs(found.records, found.design))
     assert "Compute-matched" in made
     assert "<td>100</td><td>2</td><td>200</td><td>200</td><td>20</td><td>2.00</td>" in made
-
-
-def test_a_step_costs_what_it_took_in_final_trainings(found):
-    """Not the loading of the data, not the validations of a search."""
-    (one, *_) = (line for line in timings_of(STUDY) if "task" in line)
-    task = one["task"] | {"workload": "fsdd/bilstm/ctc/theo", "optimizer": "adamw", "steps": 100}
-    final = one | {"task": task, "seconds": 900.0, "compile_seconds": 5.0, "steps": 100}
-    search = final | {"task": task | {"steps": 50, "workload": "fsdd/bilstm/ctc/theo.ann"}}
-    cases = {
-        8.95: [final],
-        0.5: [final | {"step_seconds": 50.0}],
-        0.25: [search | {"step_seconds": 50.0}, final | {"step_seconds": 25.0}, search],
-    }
-    for expected, lines in cases.items():
-        records = dataclasses.replace(found.records, timings=lines)
-        costs = read_costs(records, found.design)
-        assert costs[system("ctc", "bilstm")].seconds_per_step == pytest.approx(expected)
-
-
-@pytest.mark.parametrize("line", [
-    {"task": 3}, {"recognition": {"workload": "ctc", "seconds": 1.0, "audio_seconds": 2.0}},
-    {"recognition": {"workload": "a/b/c/d", "seconds": "fast"}}, {"seconds": 1.0},
-])  # fmt: skip
-def test_a_damaged_timing_is_passed_over(found, line):
-    records = dataclasses.replace(found.records, timings=[*timings_of(STUDY), line])
-    assert read_costs(records, found.design) == read_costs(found.records, found.design)
 
 
 def test_diagnostics_tell_objectives_apart(rows):
