@@ -17,7 +17,6 @@ the device.
 import argparse
 import dataclasses
 import datetime
-import difflib
 import itertools
 import math
 import sys
@@ -32,6 +31,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kernels import contestants, peers, problems
+from kernels.arguments import meant
 from kernels.bench_report import (
     FORMAT,
     Record,
@@ -111,9 +111,9 @@ def _known(name: str, known: Iterable[str], kind: str) -> str:
     known = list(dict.fromkeys(known))
     if name in known:
         return name
-    near = difflib.get_close_matches(name, known, 1)
-    meant = f" Did you mean {near[0]}?" if near else ""
-    raise RequestError(f"{kind} must be one of {', '.join(known)}; received {name!r}.{meant}")
+    raise RequestError(
+        f"{kind} must be one of {', '.join(known)}; received {name!r}.{meant(name, known)}"
+    )
 
 
 def measure(

@@ -87,7 +87,7 @@ def encoded(x, found, valid, slots):
     return encode(blank), labels
 
 
-def gradient(x, found, to_others, slots, weight):
+def gradient(x, found, posteriors, slots, weight):
     """Softmax less what the posteriors give each class, times the weight: (B, T, K).
 
     The slope of a class that dominates its frame would keep few digits of that difference. It is
@@ -96,13 +96,13 @@ def gradient(x, found, to_others, slots, weight):
     Args:
         x: logits, (B, T, K).
         found: their softmax.
-        to_others: posterior of each slot, (B, T, W), but 0 where ``dominates`` holds of its class.
+        posteriors: posterior of each slot, (B, T, W), but 0 where ``dominates`` holds of its class.
         slots: the class of each slot, (B, W).
         weight: (B, T); where it is zero so is the gradient, whatever the logits are.
     """
     found = Softmax(*lax.optimization_barrier(tuple(found)))  # as in ``softmax``
     # A select keeps XLA from storing the sums once for each class.
-    most = jnp.sum(to_others, 2) - found.others / (1 + found.others)
+    most = jnp.sum(posteriors, 2) - found.others / (1 + found.others)
     most = jnp.where(found.others < _OTHERS, most, jnp.zeros_like(most))[:, :, None]
     weight = weight[:, :, None]
 
@@ -113,9 +113,9 @@ def gradient(x, found, to_others, slots, weight):
     softmax = jnp.exp(below - jnp.log1p(found.others)[:, :, None])
     if _few(x, slots):
         # Their sum with a zero, as XLA would store the matrix all along the recursion, if it could.
-        later = slots + jnp.sum(jnp.minimum(to_others[:, :1, :1], 0), 1).astype(slots.dtype)
+        later = slots + jnp.sum(jnp.minimum(posteriors[:, :1, :1], 0), 1).astype(slots.dtype)
         by_slot = later[:, :, None] == _classes(x, slots)[None, None, :]
-        given = jnp.einsum("btw,bwk->btk", to_others, by_slot.astype(x.dtype), precision="highest")
+        given = jnp.einsum("btw,bwk->btk", posteriors, by_slot.astype(x.dtype), precision="highest")
         softmax = softmax - given
     slope = scaled(jnp.where(_dominates(below, found.others[:, :, None]), most, softmax))
     if _few(x, slots):
@@ -125,7 +125,7 @@ def gradient(x, found, to_others, slots, weight):
     same = slots[:, :, None] == slots[:, None, :]
     first = jnp.argmax(same, 1) == jnp.arange(slots.shape[1])[None, :]
     takes = (same & first[:, None, :]).astype(x.dtype)
-    given = scaled(jnp.einsum("btw,bwv->btv", to_others, takes, precision="highest"))
+    given = scaled(jnp.einsum("btw,bwv->btv", posteriors, takes, precision="highest"))
     return jax.vmap(lambda s, k, g: s.at[:, k].add(-g, mode="promise_in_bounds"))(
         slope, slots, given
     )

@@ -15,10 +15,10 @@ pytestmark = pytest.mark.usefixtures("small_bench")
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["depthwise_conv"], "Did you mean depthwise_conv1d?"),
-        (["convolutions"], "Did you mean convolution?"),
-        (["convolution", "--shapes", "tinny"], "Did you mean tiny?"),
-        (["--dtype", "bfloat"], "Did you mean bfloat16?"),
+        (["depthwise_conv"], "Did you mean 'depthwise_conv1d'?"),
+        (["convolutions"], "Did you mean 'convolution'?"),
+        (["convolution", "--shapes", "tinny"], "Did you mean 'tiny'?"),
+        (["--dtype", "bfloat"], "Did you mean 'bfloat16'?"),
         (["nothing_like_it"], "received 'nothing_like_it'."),
     ],
 )
@@ -73,7 +73,7 @@ def test_the_list_has_what_was_named_alone(capsys):
     assert re.findall(r"^(\w+) \(peers", text, re.MULTILINE) == ["ctc_loss", "relative_attention"]
     assert re.findall(r"^│ (\w+)", text, re.MULTILINE) == ["long_8000", "parakeet_250"]
     assert main("--list", "ctc_los") == 2
-    assert "Did you mean ctc_loss?" in capsys.readouterr().err
+    assert "Did you mean 'ctc_loss'?" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("every_operation")
