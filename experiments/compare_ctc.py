@@ -128,7 +128,7 @@ class Config:
 RECIPES = {
     "quick": Recipe("3 minutes on 2 cores; two objectives, one unseen speaker", Config()),
     "standard": Recipe(
-        "46 minutes on 2 busy cores with FSDD; four objectives, every speaker unseen in turn",
+        "46 minutes on 2 cores, beside other work; four objectives, every speaker unseen in turn",
         Config(
             objectives=("ctc", "label_smoothed_ctc", "intermediate_ctc", "consistency_ctc"),
             test_speakers=(EACH,),
