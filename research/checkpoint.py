@@ -27,8 +27,8 @@ _KEPT = 2
 def save(directory: Path, state: State, key: Key[Array, ""]) -> None:
     """Write state and key under the state's step number; returns when they are on disk.
 
-    The last two steps are kept. Saving a step that is already there does nothing, and damaged ones
-    that are later go: they cannot be restored, and a training that began anew comes to them again.
+    The last two steps are kept, damaged ones not counted: these go, as nothing can be restored from
+    them. Saving the same step again does nothing. Typed keys may be among the arrays.
 
     Args:
         directory: where this training's checkpoints live; made if absent.
@@ -36,7 +36,8 @@ def save(directory: Path, state: State, key: Key[Array, ""]) -> None:
         key: the run's random key.
 
     Raises:
-        RunError: the directory cannot be written, it has a later checkpoint, or an array is empty.
+        RunError: the directory cannot be written, it has a later checkpoint or another one of this
+            step, or an array is empty.
 
     Example:
         >>> import jax, jax.numpy as jnp, optax, tempfile
@@ -48,28 +49,30 @@ def save(directory: Path, state: State, key: Key[Array, ""]) -> None:
         >>> restored.params
         Array([0., 1., 2.], dtype=float32)
     """
-    step = int(state.step)
-    tree = _tree(state, key)
+    step, tree = int(state.step), _raw({"state": tuple(state), "key": key})
     for line, leaf in zip(_describe(tree), jax.tree.leaves(tree), strict=True):
         if not leaf.size:
             raise RunError(f"every array of a checkpoint must have an element; received {line}.")
+    content = {"arrays": _describe(tree), "values": _digest(tree)}
     try:
         with _manager(directory) as manager:
-            there = sorted(manager.all_steps())
-            if step in there and _intact(directory, step):
-                return
-            for other in there:
-                if other > step and _intact(directory, other):
+            for other in sorted(manager.all_steps()):
+                if not _intact(directory, other):
+                    manager.delete(other)
+                elif (
+                    other == step
+                    and _read_manifest(directory, step).get("values") == content["values"]
+                ):
+                    return
+                elif other >= step:
                     raise RunError(
                         f"checkpoints must be written in the order of their steps; received step "
                         f"{step}, and {directory / str(other)} is there. Begin a training anew in "
                         "a folder of its own, or remove the one that is there."
                     )
-                if other >= step:
-                    manager.delete(other)
             manager.save(step, args=ocp.args.StandardSave(tree), force=True)
             manager.wait_until_finished()
-        _write_manifest(directory, step, _describe(tree))
+        _write_manifest(directory, step, content)
     except OSError as error:
         raise RunError(
             f"a checkpoint must be written to {directory}; the system says: {error}. "
@@ -104,32 +107,54 @@ def restore_latest(
                     directory / str(step),
                 )
                 continue
-            abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, _tree(like, key))
+            wanted = {"state": tuple(like), "key": key}
+            abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, _raw(wanted))
             if _read_manifest(directory, step)["arrays"] != _describe(abstract):
                 raise RunError(
                     f"the checkpoint {directory / str(step)} must fit the model and the optimizer; "
                     "it was saved with others. Start anew with --fresh."
                 )
             tree = manager.restore(step, args=ocp.args.StandardRestore(abstract))
-            tree = jax.tree.map(_as_free, tree, _tree(like, key))
-            restored_key = jax.random.wrap_key_data(tree["key"], impl=jax.random.key_impl(key))
-            return State(*tree["state"]), restored_key
+            tree = jax.tree.map(_as_wanted, tree, wanted)
+            return State(*tree["state"]), tree["key"]
     return None
 
 
-def _tree(state: State, key: Key[Array, ""]) -> dict:
-    return {"state": tuple(state), "key": jax.random.key_data(key)}
+def _raw(tree: Any) -> Any:
+    """With the data of typed keys in their place, as files hold them."""
+    return jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, tree)
 
 
-def _as_free(restored: Any, like: Any) -> Any:
-    """Bound to its devices only if ``like`` is: else a step compiled for ``like`` is not for it."""
-    return restored if getattr(like, "committed", False) else jnp.asarray(np.asarray(restored))
+def _is_key(array: Any) -> bool:
+    return jnp.issubdtype(array.dtype, jax.dtypes.prng_key)
+
+
+def _as_wanted(restored: Any, like: Any) -> Any:
+    """A key where ``like`` is one, and bound to its devices only if ``like`` is.
+
+    A step that was compiled for a free array would not take one that is bound.
+    """
+    if not getattr(like, "committed", False):
+        restored = jnp.asarray(np.asarray(restored))
+    return (
+        jax.random.wrap_key_data(restored, impl=jax.random.key_impl(like))
+        if _is_key(like)
+        else restored
+    )
 
 
 def _describe(tree: Any) -> list[str]:
     """Name, shape and type of every array."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return [f"{jax.tree_util.keystr(path)} {leaf.shape} {leaf.dtype}" for path, leaf in leaves]
+
+
+def _digest(tree: Any) -> str:
+    """Of the bits of all arrays."""
+    total = hashlib.sha256()
+    for leaf in jax.tree.leaves(tree):
+        total.update(np.asarray(leaf).tobytes())
+    return total.hexdigest()
 
 
 def _manager(directory: Path) -> ocp.CheckpointManager:
@@ -151,10 +176,9 @@ def _manifest(directory: Path, step: int) -> Path:
     return directory / f"sha256-{step}.json"
 
 
-def _write_manifest(directory: Path, step: int, arrays: list[str]) -> None:
+def _write_manifest(directory: Path, step: int, content: dict[str, Any]) -> None:
     temporary = directory / f".sha256-{step}.tmp"
-    content = {"arrays": arrays, "sha256": _sums(directory / str(step))}
-    temporary.write_text(json.dumps(content))
+    temporary.write_text(json.dumps({**content, "sha256": _sums(directory / str(step))}))
     os.replace(temporary, _manifest(directory, step))
     for path in directory.glob("sha256-*.json"):
         if not (directory / path.stem.removeprefix("sha256-")).is_dir():

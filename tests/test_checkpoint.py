@@ -49,6 +49,42 @@ def test_everything_comes_back_bit_for_bit(tmp_path):
     assert (jax.random.bits(key, (4,)) == jax.random.bits(restored_key, (4,))).all()
 
 
+def test_typed_keys_within_the_optimizer_come_back(tmp_path):
+    """As optax's transformations that add noise keep them."""
+    for state_key in (jax.random.key(3), jax.random.key(3, impl="rbg")):
+        noisy = optax.add_noise(0.1, 0.5, state_key)
+        state = init_state({"w": jnp.ones(3)}, noisy)
+        folder = tmp_path / str(jax.random.key_impl(state_key))
+        checkpoint.save(folder, state, KEY)
+        restored = checkpoint.restore_latest(folder, init_state({"w": jnp.zeros(3)}, noisy), KEY)
+        assert restored is not None
+        update = jax.jit(noisy.update)
+        expected, _ = update(state.params, state.opt_state)
+        given, _ = update(restored[0].params, restored[0].opt_state)
+        assert (expected["w"] == given["w"]).all()
+
+
+def test_steps_that_cannot_be_restored_take_no_places(tmp_path):
+    """Killed while saving at another cadence, twice: the last whole step is still there."""
+    for step in (10, 20):
+        checkpoint.save(tmp_path, make_state(step), KEY)
+    for step in (30, 35):
+        checkpoint.save(tmp_path, make_state(step), KEY)
+        (tmp_path / f"sha256-{step}.json").unlink()
+        assert int(restore(tmp_path)[0].step) == 20
+    checkpoint.save(tmp_path, make_state(40), KEY)
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["20", "40"]
+
+
+def test_another_training_does_not_pass_for_the_one_that_is_there(tmp_path):
+    checkpoint.save(tmp_path, make_state(5), KEY)
+    checkpoint.save(tmp_path, make_state(5), KEY)
+    other = make_state(6)._replace(step=jnp.int32(5))
+    with pytest.raises(RunError, match="a folder of its own"):
+        checkpoint.save(tmp_path, other, KEY)
+    assert same_bits(restore(tmp_path)[0], make_state(5))
+
+
 def test_a_compiled_step_serves_what_is_restored(tmp_path):
     """Restored arrays bound to a device would be another program, compiled again."""
     step = jax.jit(lambda state: jax.tree.map(lambda leaf: leaf + 1, state))

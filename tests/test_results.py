@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "experiments" / "results"
-EXPERIMENTS = ("optimizers", "ctc")
+EXPERIMENTS = ("optimizers", "ctc", "train_ctc")
 
 
 def rows(name: str) -> list[dict[str, str]]:
@@ -53,7 +53,15 @@ def speech_line(row: dict[str, str]) -> str:
     )
 
 
-LINES = {"optimizers": optimizer_line, "ctc": speech_line}
+def recogniser_line(row: dict[str, str]) -> str:
+    wrong = " ".join(row[name] for name in ("substitutions", "deletions", "insertions"))
+    return (
+        f"| {row['decoder']} | {row['unit']} "
+        f"| {percent(row['error_rate'])} {between(row, 'error_rate')} | {wrong} | {row['said']} |"
+    )
+
+
+LINES = {"optimizers": optimizer_line, "ctc": speech_line, "train_ctc": recogniser_line}
 
 
 RECORDED = sorted(
