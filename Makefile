@@ -15,7 +15,7 @@ macos_version := 13.0
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all lint format report clean constraints check-constraints check-python
+.PHONY: help demo test test-all check-triton lint format report clean constraints check-constraints check-python
 
 help: ## Show this list.
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
@@ -48,7 +48,7 @@ workers := --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 test: lint ## Install and run what continuous integration runs.
 	$(bin)/python -m pytest $(workers)
 
-test-all: lint $(VENV)/.installed-peers ## The long tests, those with torch, and with TRELLIS_DATA=folder those on published data.
+test-all: lint check-triton $(VENV)/.installed-peers ## The long tests, those with torch, and with TRELLIS_DATA=folder those on published data.
 	$(bin)/python -m pytest $(workers) -m "not gpu"
 
 lint: $(VENV)/.installed-test ## Check style, types and the direction of imports.
@@ -56,6 +56,16 @@ lint: $(VENV)/.installed-test ## Check style, types and the direction of imports
 	$(bin)/ruff format --check .
 	$(bin)/pyright --pythonpath $(bin)/python
 	$(bin)/lint-imports --no-cache
+
+# The tests have the newest that fits, in whose interpreter and compiler kernels may do more.
+check-triton: $(VENV)/.installed-test ## Compile every kernel with the oldest Triton that is allowed (Linux).
+	@if $(bin)/python -c 'import triton' 2>/dev/null; then \
+		$(bin)/python -m pip install --disable-pip-version-check --quiet --upgrade --no-deps \
+			--target $(oldest_triton) "triton==$$(sed -n 's/.*"triton>=\([0-9.]*\),.*/\1/p' pyproject.toml).*" && \
+		PYTHONPATH=$(oldest_triton) $(bin)/python -m kernels.static_report --arch sm_90 >/dev/null && \
+		PYTHONPATH=$(oldest_triton) $(bin)/python -c \
+			'import triton; print("every kernel compiles with Triton", triton.__version__)'; \
+	fi
 
 format: $(VENV)/.installed-test ## Mend style where a tool can.
 	$(bin)/ruff check --fix .
@@ -110,6 +120,8 @@ $(VENV)/.installed-demo: $(requirements) | check-python
 # Kernels are compiled for GPUs that are not here with JAX's CUDA plugin, in a folder of its own:
 # kernels/launch.py says why. Without its dependencies, which are what a GPU needs to run them.
 cuda := $(VENV)/share/trellis/cuda
+
+oldest_triton := $(VENV)/share/trellis/oldest-triton
 
 # Other people's optimizers, which ours are compared with, in a folder of their own: they need torch,
 # which is no dependency of Trellis. On Linux that is its build for the CPU, a fifth of the usual one,

@@ -1,5 +1,3 @@
 """Scripts that answer a question: ``python -m experiments`` lists them."""
 
-from importlib.metadata import version
-
-__version__ = version("trellis-lab")
+from research import __version__ as __version__

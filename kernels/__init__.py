@@ -1,6 +1,6 @@
 """Fused operations as pure JAX functions: arrays in, arrays out, no framework above JAX."""
 
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 from kernels.attention import (
     alibi,
@@ -40,4 +40,7 @@ __all__ = [
     "shaw_position_keys",
     "t5_bias",
 ]
-__version__ = version("trellis-lab")
+try:
+    __version__ = version("trellis-lab")
+except PackageNotFoundError:  # a tree that is used without being installed
+    __version__ = "0+unknown"

@@ -43,7 +43,7 @@ from kernels.bench_report import (
 )
 from kernels.contestants import Absent, Contestant, Truth
 from kernels.machine import describe_machine, device_slug, measure_ceilings, seconds_of_others
-from kernels.problems import Cost, Problem
+from kernels.problems import Cost, NoReference, Problem
 from kernels.timing import (
     Budget,
     Call,
@@ -352,8 +352,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0; 1 if ours is wrong or fails; 2 for a request that cannot be met."""
     options = parse(arguments)
     console = Console()
-    # Wide enough for the columns where the output is no terminal but a log.
-    console = console if console.is_terminal else Console(width=220)
+    console = console if console.is_terminal else Console(width=220)  # all columns, in a log
     try:
         if options.list:
             show_list(select(options.names, options.shapes), console)
@@ -367,7 +366,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.markdown:
             path = _named(options.markdown, records[0]["device"])
             path.write_text(to_markdown(records), encoding="utf-8")
-    except (RequestError, RecordError, ClockError) as error:
+    except (RequestError, RecordError, ClockError, NoReference) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     faults = [r for r in records if r["ours"] and r["status"] in ("wrong", "failed")]
@@ -384,6 +383,7 @@ def _measured(options: argparse.Namespace) -> list[Record]:
     budget = Budget(options.seconds, options.rounds, max(100, options.rounds))
     out = options.out and _named(options.out, describe_machine()["device"])
     records: list[Record] = []
+    problems.reference_device()  # before minutes are spent that no result comes of
     within, console = list(dict.fromkeys(options.within)), Console(stderr=True)
     for found in run(requests, dtypes, passes, within, budget, options.longest, console):
         records += found

@@ -7,6 +7,7 @@ Each family lists its shapes in ``tuning.SHAPES`` and turns one into a ``Problem
 
 import functools
 import importlib
+import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -139,6 +140,26 @@ def gradients(function: Callable[..., Any]) -> Callable[..., tuple]:
     return value_and_gradients
 
 
+class NoReference(ValueError):
+    """JAX may not compute on the CPU, where results are computed that others are compared with."""
+
+
+def reference_device() -> Any:
+    """The CPU, which computes definitions in float64 beside any GPU.
+
+    Raises:
+        NoReference: JAX was told to leave it out.
+    """
+    try:
+        return jax.devices("cpu")[0]
+    except RuntimeError as error:
+        raise NoReference(
+            "results are compared with a definition in float64 that the CPU computes, and "
+            f"JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')} leaves it out. Unset it, or set "
+            "JAX_PLATFORMS=cuda,cpu."
+        ) from error
+
+
 def exact(problem: Problem) -> tuple[np.ndarray, ...]:
     """The value and every gradient along ``cotangent`` in float64, one row at a time.
 
@@ -162,12 +183,12 @@ def exact(problem: Problem) -> tuple[np.ndarray, ...]:
         arguments = tuple(one[name] for name in problem.differentiable)
         return gradients(definition)(arguments, direction)
 
-    compiled = jax.jit(of_row)
+    compiled, cpu = jax.jit(of_row), reference_device()
 
     def row(i):
         one = {k: v[i : i + 1] if k in problem.per_row else v for k, v in operands.items()}
         # Both settings are a thread's own.
-        with jax.enable_x64(True), jax.default_device(jax.devices("cpu")[0]):
+        with jax.enable_x64(True), jax.default_device(cpu):
             return [np.asarray(part) for part in compiled(one, direction[i : i + 1])]
 
     # The first compiles for all. Much of a definition runs on one core.

@@ -173,12 +173,13 @@ def main(
         if device is None:
             raise ValueError(
                 "tuning needs an NVIDIA GPU that JAX computes on (pip install 'trellis-lab[cuda12]'"
-                f" or [cuda13]; JAX_PLATFORMS unset or cuda); JAX has {jax.default_backend()}. "
+                f" or [cuda13]; JAX_PLATFORMS unset or cuda,cpu); JAX has {jax.default_backend()}. "
                 "Until a GPU is tuned, kernels run on it as their heuristics say."
             )
         platform = {"gpu": "cuda"}.get(jax.default_backend(), jax.default_backend())
         if reason := launch.unavailable(platform):
             raise ValueError(f"no kernel can be tuned: {reason}.")
+        problems.reference_device()
         wanted = selected(options.names, options.shapes, options.dtype)
         path = table_path(options.out, device)
         configurations.check_device(path, device)

@@ -113,7 +113,8 @@ def fit(
         batches: step number -> batch.
         key: the run's random key; each step folds its number into it.
         steps: the step number to stop at.
-        evaluate_every: steps between calls of ``on_evaluate``; it is also called at the end.
+        evaluate_every: steps between calls of ``on_evaluate``; it is also called at the end,
+            once a step was taken.
         on_evaluate: called with the state and the mean training loss since the last call. Saving a
             checkpoint belongs here, so that the loss window of a resumed run starts where it began.
         on_step: called with the number of finished steps, for a progress bar.

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import kernels
-from research.objectives.classification import accuracy, cross_entropy
+from research.objectives.classification import cross_entropy
 from research.objectives.ctc import ctc
 
 pytestmark = pytest.mark.usefixtures("in_haste")
@@ -21,11 +21,6 @@ def test_cross_entropy_is_its_formula(smoothing):
     expected = -(targets * log_probs).sum(axis=1).mean()
     actual = cross_entropy(jnp.asarray(logits), jnp.asarray(labels), label_smoothing=smoothing)
     np.testing.assert_allclose(actual, expected, rtol=1e-6)
-
-
-def test_accuracy_counts_the_largest_logit():
-    logits = jnp.array([[0.0, 2.0], [3.0, 1.0], [0.0, 1.0]])
-    assert float(accuracy(logits, jnp.array([1, 0, 0]))) == pytest.approx(2 / 3)
 
 
 def test_ctc_averages_per_label_and_ignores_padded_frames():

@@ -41,6 +41,23 @@ def test_every_package_has_the_version_of_the_distribution(package: str) -> None
     assert version == importlib.metadata.version("trellis-lab") == PROJECT["version"]
 
 
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_tree_that_is_not_installed_can_be_used(package: str) -> None:
+    statement = (
+        "import importlib.metadata as metadata\n"
+        "known = metadata.version\n"
+        "def version(name):\n"
+        "    if name == 'trellis-lab': raise metadata.PackageNotFoundError(name)\n"
+        "    return known(name)\n"
+        f"metadata.version = version\nimport {package}\n"
+        f"print({package}.__version__)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", statement], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    assert run.stdout == "0+unknown\n"
+
+
 def test_citation_has_the_version_of_the_distribution() -> None:
     lines = (ROOT / "CITATION.cff").read_text().splitlines()
     assert f"version: {PROJECT['version']}" in lines

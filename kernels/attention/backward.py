@@ -67,7 +67,7 @@ def slopes(
         dp = tl.where(keeps, dp * (1.0 / F.keep), 0.0)
     ds = p * (dp - d)
     if F.cap is not None:
-        ds = ds * slope
+        ds = tl.where(x == float("-inf"), 0.0, ds * slope)
     return weights, ds
 
 

@@ -155,7 +155,7 @@ def saving(*operands, **static):
     out, residual = _primitive("fwd").bind(*_arrays(plan), **plan.options, is_training=True)
     residual = residual.reshape(plan.query.shape[0], *residual.shape[-2:]).transpose(0, 2, 1)
     if plan.empty is not None:
-        out = jnp.where(plan.empty[..., None, None], jnp.zeros((), out.dtype), out)
+        out = _zero_where(plan.empty, out)
         residual = jnp.where(plan.empty[..., None], -jnp.inf, residual)
     return (out, residual), (out, residual, jnp.ones_like(residual))
 
@@ -176,12 +176,14 @@ def gradient(operands, saved, cotangents, wanted, **static):
     slope, residual_slope = cotangents
     if plan.empty is not None:
         residual = jnp.where(plan.empty[..., None], jnp.zeros_like(residual), residual)
-        slope = jnp.where(plan.empty[..., None, None], jnp.zeros_like(slope), slope)
+        slope = _zero_where(plan.empty, slope)
     along_output = _primitive("bwd").bind(
         *_arrays(plan), residual.transpose(0, 2, 1), out, slope, **plan.options
     )
     names = [name for name, want in zip(Operands._fields, wanted, strict=True) if want]
     by_name: dict[str, Any] = dict(zip(("query", "key", "value"), along_output, strict=False))
+    if plan.empty is not None:
+        by_name["query"] = _zero_where(plan.empty, by_name["query"])
     padded = {"query": plan.query_lengths, "key": plan.key_lengths, "value": plan.key_lengths}
     found = tuple(
         _of_own_rows(_zero_after(by_name[name], padded[name]), getattr(given, name))
@@ -259,6 +261,10 @@ def _lengths(lengths: Any, rows: int, most: int) -> jax.Array:
     if lengths is None:
         return jnp.full(rows, most, jnp.int32)
     return jnp.clip(of_rows(lengths, rows), 0, most)
+
+
+def _zero_where(empty: Any, array: Any) -> Any:
+    return jnp.where(empty[..., None, None], jnp.zeros((), array.dtype), array)
 
 
 def _zero_after(array: Any, lengths: Any) -> Any:

@@ -295,8 +295,13 @@ def _refusal(*operands, **static):
     most = max(
         (queries + keys + 2 * MOST_DIMENSIONS) * heads * width, (queries + 256) * (keys + 256)
     )
-    if most >= 2**31:
-        return "it counts queries times keys, and positions times dimensions, in 32 bits"
+    form = describe(given, **static)
+    of_heads = max(form.bias.head, form.mask.head, 0) * heads  # rows count in 64 bits
+    if max(most, of_heads) >= 2**31:
+        return (
+            "it counts queries times keys (and times heads, of a bias or mask that has them), and "
+            "positions times dimensions, in 32 bits"
+        )
     return None
 
 

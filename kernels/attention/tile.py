@@ -244,7 +244,10 @@ def logits(
     products, position_query, extras, t0, s0, queries, keys, F: tl.constexpr, EDGE: tl.constexpr,
     TURNED: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
-    """Logits of a tile, and the slope of the soft cap there (the logits, where there is none)."""
+    """Logits of a tile, and the slope of the soft cap there (the logits, where there is none).
+
+    What is not seen has a slope too: it may be NaN, as what hides it has not been looked at yet.
+    """
     x = products
     if F.per.position_key:
         placed = positions(position_query, extras[2], t0, s0, F, BM, BN, WIDE)

@@ -33,7 +33,9 @@ def _largest_and_others(places, present, K: tl.constexpr, F: tl.constexpr, BLOCK
         largest = tl.maximum(top, block_top)
         finite = tl.where(largest > float("-inf"), largest, 0.0)
         e = tl.exp(x - finite[:, None])
-        e = tl.where(column[None, :] == block_class[:, None], 0.0, e)
+        # Where the maximum names a NaN, or has passed it over, none is the largest: the NaN stays.
+        is_top = (column[None, :] == block_class[:, None]) & (x == block_top[:, None])
+        e = tl.where(is_top, 0.0, e)
         # One of the two that were the largest is one of the others now.
         one = tl.exp(tl.minimum(top, block_top) - finite)
         others = others * tl.exp(top - finite) + tl.sum(e, 1) + one

@@ -51,7 +51,8 @@ class Prefetched(Generic[T]):
             if number not in self._waiting:
                 self._waiting[number] = self._threads.submit(self._batches, number)
         found = self._waiting.pop(step)
-        for number in [number for number in self._waiting if number < step]:
+        beyond = range(step, step + self._ahead)
+        for number in [number for number in self._waiting if number not in beyond]:
             self._waiting.pop(number).cancel()
         return found.result()
 

@@ -147,16 +147,6 @@ def valid_frames(frames: Int[Array, " B"], total: int) -> Bool[Array, "B T"]:
     return jnp.arange(total)[None, :] < frames[:, None]
 
 
-def zero_beyond(x: Float[Array, "B T I"], frames: Int[Array, " B"]) -> Float[Array, "B T I"]:
-    """Zero in padded frames, whatever was there.
-
-    Example:
-        >>> zero_beyond(jnp.full((1, 2, 1), jnp.nan), jnp.array([0])).ravel().tolist()
-        [0.0, 0.0]
-    """
-    return jnp.where(valid_frames(frames, x.shape[1])[:, :, None], x, 0)
-
-
 def mask_latents(
     x: Float[Array, "B T I"],
     masked: Bool[Array, "B T"] | None,
@@ -187,13 +177,13 @@ def heads_of(x: Float[Array, "B T I"], heads: int) -> Float[Array, "B T N H"]:
     return x.reshape(*x.shape[:2], heads, x.shape[2] // heads)
 
 
-def sinusoids(frames: int, width: int) -> Float[np.ndarray, "R D"]:
+def interleaved_sinusoids(frames: int, width: int) -> Float[np.ndarray, "R D"]:
     """Sines and cosines of the offsets T - 1 down to -(T - 1), interleaved, R = 2 T - 1.
 
     row r, columns 2i and 2i + 1: sin and cos of (T - 1 - r) / 10000^(2i / D)
 
     Example:
-        >>> sinusoids(2, 2).round(2).tolist()
+        >>> interleaved_sinusoids(2, 2).round(2).tolist()
         [[0.84, 0.54], [0.0, 1.0], [-0.84, 0.54]]
 
     Source: Dai et al., "Transformer-XL", 2019.

@@ -15,7 +15,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 import kernels
-from research.models.speech_encoder import CTCHead, mask_frames, sinusoids
+from research.models.speech_encoder import CTCHead, head_width, mask_frames, sinusoids
 from research.models.time_frequency import TimeFrequencyConv, shortened
 from research.objectives.ctc_terms import Outputs
 
@@ -85,7 +85,7 @@ class RelativeAttention(nn.Module):
         deterministic: bool,
     ) -> tuple[Float[Array, "B U D"], Float[Array, "B S N H"], Float[Array, "B S N H"]]:
         """What is added to x; and all keys and values, those before the first frame included."""
-        width, shape = x.shape[-1], (self.heads, x.shape[-1] // self.heads)
+        width, shape = x.shape[-1], (self.heads, head_width(x.shape[-1], self.heads))
         x = nn.LayerNorm(dtype=self.dtype)(x)
         query, key, value = (
             nn.DenseGeneral(shape, dtype=self.dtype, name=name)(x)
@@ -285,7 +285,7 @@ class Conformer(nn.Module):
         def zeros(*shape):
             return jnp.zeros((batch, *shape), dtype)
 
-        head = (self.left, self.heads, self.width // self.heads)
+        head = (self.left, self.heads, head_width(self.width, self.heads))
         return StreamState(
             frames=jnp.zeros(batch, jnp.int32),
             subsampling=(

@@ -10,7 +10,13 @@ from jaxtyping import Array, Float, Int
 
 import kernels
 from research.models.conformer import FeedForward
-from research.models.speech_encoder import CTCHead, FrameForFrame, mask_frames, sinusoids
+from research.models.speech_encoder import (
+    CTCHead,
+    FrameForFrame,
+    head_width,
+    mask_frames,
+    sinusoids,
+)
 from research.objectives.ctc_terms import Outputs
 
 
@@ -27,7 +33,7 @@ class ConvolvedKeyAttention(nn.Module):
         self, x: Float[Array, "B T D"], lengths: Int[Array, " B"], deterministic: bool
     ) -> Float[Array, "B T D"]:
         """What is added to x."""
-        width, shape = x.shape[-1], (self.heads, x.shape[-1] // self.heads)
+        width, shape = x.shape[-1], (self.heads, head_width(x.shape[-1], self.heads))
         x = nn.LayerNorm(dtype=self.dtype)(x)
         query, key, value = (
             nn.DenseGeneral(shape, dtype=self.dtype, name=name)(x)

@@ -17,10 +17,10 @@ from research.models.checkpoint_layers import (
     FeedForward,
     LayerNorm,
     heads_of,
-    sinusoids,
-    zero_beyond,
+    interleaved_sinusoids,
 )
 from research.models.checkpoint_options import check_choice, check_heads
+from research.models.speech_encoder import mask_frames
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class Subsampling(nn.Module):
             c.subsampling_conv_kernel_size,
             c.subsampling_conv_stride,
         )
-        x = zero_beyond(features, lengths)[:, :, :, None]
+        x = mask_frames(features, lengths)[:, :, :, None]
         for i in range(halvings(c)):
             # Numbered as in the checkpoint, where activations count as layers too.
             strided = 3 * i - 1 if i else 0
@@ -143,7 +143,7 @@ class Subsampling(nn.Module):
             if i:
                 x = ImageConv(channels, 1, 1, name=f"layers_{strided + 1}")(x)
             x = nn.relu(x)
-            x = zero_beyond(x.reshape(*x.shape[:2], -1), lengths).reshape(x.shape)
+            x = mask_frames(x.reshape(*x.shape[:2], -1), lengths).reshape(x.shape)
         x = jnp.swapaxes(x, 2, 3)  # the projection has frequencies within channels
         return nn.Dense(c.hidden_size, name="linear")(x.reshape(*x.shape[:2], -1))
 
@@ -162,7 +162,7 @@ class RelativeAttention(nn.Module):
             heads_of(nn.Dense(width, use_bias=c.attention_bias, name=f"{name}_proj")(x), heads)
             for name in "qkv"
         )
-        positions = jnp.asarray(sinusoids(x.shape[1], width), x.dtype)
+        positions = jnp.asarray(interleaved_sinusoids(x.shape[1], width), x.dtype)
         position_key = nn.Dense(width, use_bias=False, name="relative_k_proj")(positions)
         shape = (heads, width // heads)
         content_bias, position_bias = (

@@ -74,7 +74,16 @@ class PooledConvEncoder(nn.Module):
         *,
         deterministic: bool = True,
     ) -> Outputs:
-        """Logits of each frame; those of padded frames mean nothing."""
+        """Logits of each frame; those of padded frames mean nothing.
+
+        Raises:
+            ValueError: fewer than four bins, of which two poolings leave none.
+        """
+        if features.shape[-1] < 4:
+            raise ValueError(
+                f"features must have at least 4 bins to be pooled twice; received shape "
+                f"{features.shape}."
+            )
         x = features[..., None]
         for channels, size in zip(self.channels, _SIZES, strict=True):
             x, lengths, _ = TimeFrequencyConv(channels, size, (2, 1), dtype=self.dtype)(x, lengths)

@@ -56,9 +56,24 @@ def sinusoids(positions: Float[Array, " R"], width: int) -> Float[Array, "R D"]:
     """
     if width % 2:
         raise ValueError(f"width must be even for sinusoids; received {width}.")
-    rates = 10000.0 ** (-jnp.arange(width // 2) / (width // 2))
+    rates = 10000.0 ** (-jnp.arange(width // 2, dtype=jnp.float32) / (width // 2))
     angles = positions[:, None].astype(jnp.float32) * rates[None, :]
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=1)
+
+
+def head_width(width: int, heads: int) -> int:
+    """How wide each of the heads is that share a width.
+
+    Raises:
+        ValueError: they cannot.
+
+    Example:
+        >>> head_width(8, 2)
+        4
+    """
+    if heads < 1 or width % heads:
+        raise ValueError(f"width must be a multiple of heads; received {width} and {heads}.")
+    return width // heads
 
 
 class FrameForFrame:

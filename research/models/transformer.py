@@ -60,8 +60,14 @@ class TransformerBlock(nn.Module):
         """Add what the other positions say, then what each makes of it.
 
         Raises:
-            ValueError: a width that the heads do not divide.
+            ValueError: a width that the heads do not divide, or a norm that looks at later
+                positions where none may be seen.
         """
+        if self.causal and self.norm == "group":
+            raise ValueError(
+                'a causal block must have a norm of each position alone, "layer" or "rms"; '
+                'received "group", whose mean is over all positions, later ones too.'
+            )
         width = x.shape[-1]
         if width % self.heads:
             raise ValueError(

@@ -20,9 +20,9 @@ from research.models.checkpoint_layers import (
     batch_norm,
     heads_of,
     mask_latents,
-    zero_beyond,
 )
 from research.models.checkpoint_options import check_choice, check_heads
+from research.models.speech_encoder import mask_frames
 
 
 @dataclass(frozen=True)
@@ -256,7 +256,7 @@ class Encoder(nn.Module):
         """Padded frames enter as zero."""
         c = self.config
         norm = LayerNorm(c.layer_norm_eps, name="layer_norm")
-        x = zero_beyond(x, frames)
+        x = mask_frames(x, frames)
         x = x + PositionalConvolution(c, name="pos_conv_embed")(x)
         if not c.do_stable_layer_norm:
             x = norm(x)

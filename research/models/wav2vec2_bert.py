@@ -19,11 +19,11 @@ from research.models.checkpoint_layers import (
     LayerNorm,
     NormParameters,
     heads_of,
+    interleaved_sinusoids,
     mask_latents,
-    sinusoids,
-    zero_beyond,
 )
 from research.models.checkpoint_options import check_choice, check_heads
+from research.models.speech_encoder import mask_frames
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ class SelfAttention(nn.Module):
     def _sinusoidal(self, x):
         heads = self.config.num_attention_heads
         shape = (heads, x.shape[2] // heads)
-        positions = jnp.asarray(sinusoids(x.shape[1], x.shape[2]), x.dtype)
+        positions = jnp.asarray(interleaved_sinusoids(x.shape[1], x.shape[2]), x.dtype)
         keys = nn.Dense(x.shape[2], use_bias=False, name="linear_pos")(positions)
         biases = [
             self.param(name, nn.initializers.zeros, shape) for name in ("pos_bias_u", "pos_bias_v")
@@ -174,7 +174,7 @@ class ConvolutionModule(nn.Module):
         No valid frame sees those, only the adapter does.
         """
         c = self.config
-        x = zero_beyond(LayerNorm(c.layer_norm_eps, name="layer_norm")(x), frames)
+        x = mask_frames(LayerNorm(c.layer_norm_eps, name="layer_norm")(x), frames)
         gated = Conv1d(2 * c.hidden_size, use_bias=False, name="pointwise_conv1")(x)
         filters, _ = DepthwiseFilters(
             c.hidden_size, c.conv_depthwise_kernel_size, use_bias=False, name="depthwise_conv"
@@ -281,7 +281,7 @@ class Encoder(nn.Module):
     ) -> Float[Array, "B T D"]:
         """Padded frames enter as zero."""
         c = self.config
-        x = nn.Dropout(c.hidden_dropout)(zero_beyond(x, frames), deterministic=deterministic)
+        x = nn.Dropout(c.hidden_dropout)(mask_frames(x, frames), deterministic=deterministic)
         for layer in range(c.num_hidden_layers):
             x = Layer(c, name=f"layers_{layer}")(x, frames, deterministic)
         return x

@@ -31,14 +31,3 @@ def cross_entropy(
     one_hot = jax.nn.one_hot(labels, logits.shape[-1])
     targets = optax.smooth_labels(one_hot, label_smoothing)
     return jnp.mean(optax.softmax_cross_entropy(logits, targets))
-
-
-def accuracy(logits: Float[Array, "B K"], labels: Int[Array, "B"]) -> Float[Array, ""]:
-    """Fraction of examples whose largest logit is the label's.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> print(f"{accuracy(jnp.eye(3), jnp.array([0, 1, 0])):.4f}")
-        0.6667
-    """
-    return jnp.mean(jnp.argmax(logits, axis=-1) == labels)

@@ -6,7 +6,7 @@ frames of an utterance, and divided by its labels too, so that weights mean what
 papers. An utterance with more labels than its frames can carry is left out of the mean and has no
 gradient; padded frames have none either, whatever they hold.
 
-Axes: B batch, T frames, K classes, N labels, D features.
+Axes: B batch, T frames, K classes, N labels.
 """
 
 import jax

@@ -4,6 +4,7 @@ Axis suffixes: B batch, S samples, M recordings or rooms, R samples of a respons
 Masks on features are in `research.speech.spec_augment`.
 """
 
+import math
 from fractions import Fraction
 from functools import partial
 
@@ -225,7 +226,8 @@ def change_speed(
         precision="highest",
     )
     played = played.reshape(signal.shape[0], blocks * q)[:, :size]
-    lengths = -(-lengths * q // p)
+    # ceil(lengths q / p), without a product that 32 bits could not hold.
+    lengths = lengths // p * q - (-(lengths % p) * q // p)
     return jnp.where(_valid(played, lengths), played, 0.0), lengths
 
 
@@ -267,11 +269,13 @@ def room_responses(
         raise ConfigError(f"a room must take some time to fall silent, but got {seconds} seconds")
     time_key, noise_key, direct_key = jax.random.split(key, 3)
     size = round(longest * sample_rate)
-    fall = jax.random.uniform(time_key, (rooms, 1), minval=shortest, maxval=longest)
-    time = jnp.arange(size)[None, :] / sample_rate
-    tail = jax.random.normal(noise_key, (rooms, size)) * jnp.exp(-np.log(1000.0) * time / fall)
+    single = jnp.float32
+    fall = jax.random.uniform(time_key, (rooms, 1), single, minval=shortest, maxval=longest)
+    time = jnp.arange(size, dtype=single)[None, :] / sample_rate
+    noise = jax.random.normal(noise_key, (rooms, size), single)
+    tail = noise * jnp.exp(-math.log(1000.0) * time / fall)
     tail = tail.at[:, 0].set(0.0)
-    direct = jax.random.uniform(direct_key, (rooms, 1), minval=low, maxval=high)
+    direct = jax.random.uniform(direct_key, (rooms, 1), single, minval=low, maxval=high)
     tail *= 10.0 ** (-direct / 20.0) / jnp.sqrt((tail**2).sum(axis=1, keepdims=True))
     return tail.at[:, 0].set(1.0)
 

@@ -52,9 +52,11 @@ class BeamState(NamedTuple):
         counts: labels of each prefix, int32 (B, W).
         blank: log-probability of the paths to each that end in blank, less ``offset``, (B, W).
         label: of those that end in the prefix's last label, (B, W).
-        fusion: score of each in the automaton, (B, W); zeros without one.
+        fusion: score of each in the automaton, less ``fusion_offset``, (B, W); zeros without one.
         states: state of each in the automaton, int32 (B, W).
         offset: (B,). Apart from the rest, which stays small, so that long inputs lose no digits.
+            NaN where a frame was.
+        fusion_offset: (B,), likewise.
     """
 
     labels: Int[Array, "B W N"]
@@ -64,6 +66,7 @@ class BeamState(NamedTuple):
     fusion: Float[Array, "B W"]
     states: Int[Array, "B W"]
     offset: Float[Array, "B"]
+    fusion_offset: Float[Array, "B"]
 
     @property
     def log_probs(self) -> Float[Array, "B W"]:
@@ -73,7 +76,7 @@ class BeamState(NamedTuple):
     @property
     def scores(self) -> Float[Array, "B W"]:
         """What the prefixes are ranked by: log-probability plus score in the automaton."""
-        return self.log_probs + self.fusion
+        return self.log_probs + self.fusion + self.fusion_offset[:, None]
 
 
 def begin_beam_search(
@@ -108,6 +111,7 @@ def begin_beam_search(
         fusion=jnp.zeros_like(empty),
         states=jnp.zeros((batch, width), jnp.int32),
         offset=jnp.zeros(batch, dtype),
+        fusion_offset=jnp.zeros(batch, dtype),
     )
 
 
@@ -185,7 +189,7 @@ def finish_beam_search(
     if automaton is None or automaton.ends is None:
         return state
     ends = automaton.ends[state.states].astype(state.fusion.dtype)
-    possible = (state.log_probs + ends > -jnp.inf)[:, :, None]
+    possible = (jnp.logaddexp(state.blank, state.label) + ends > -jnp.inf)[:, :, None]
     state = state._replace(
         labels=jnp.where(possible, state.labels, blank_id),
         counts=jnp.where(possible[:, :, 0], state.counts, 0),
@@ -193,9 +197,10 @@ def finish_beam_search(
         label=jnp.where(possible[:, :, 0], state.label, -jnp.inf),
         fusion=state.fusion + jnp.where(possible[:, :, 0], ends, 0),
     )
-    best_first = jnp.argsort(state.scores, axis=1, descending=True, stable=True)
+    ranks = jnp.logaddexp(state.blank, state.label) + state.fusion  # offsets would round them
+    best_first = jnp.argsort(ranks, axis=1, descending=True, stable=True)
     take = jax.vmap(lambda x, order: x[order])
-    fields = {name: take(x, best_first) for name, x in state._asdict().items() if name != "offset"}
+    fields = {name: take(x, best_first) for name, x in state._asdict().items() if x.ndim > 1}
     return state._replace(**fields)
 
 

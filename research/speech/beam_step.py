@@ -23,6 +23,7 @@ class Beam(NamedTuple):
     fusion: Array
     states: Array
     offset: Array
+    fusion_offset: Array
 
 
 class _Stays(NamedTuple):
@@ -83,15 +84,19 @@ def advance(children, beam, log_probs_K, extensions_P, new, *, most, automaton, 
     label = jnp.where(choice.possible, label, -jnp.inf)
     best = jnp.max(jnp.logaddexp(blank, label))
     best = jnp.where(jnp.isfinite(best), best, 0.0)
+    common = jnp.where(choice.possible[0], fusion[0], 0.0)
+    # NaN compares with nothing and would leave no prefix: what was heard is not known.
+    unknown = jnp.where(jnp.any(jnp.isnan(log_probs_K)), jnp.nan, 0.0)
     moved = Beam(
         nodes=jnp.where(choice.stays, beam.nodes[choice.source], nodes),
         counts=beam.counts[choice.source] + jnp.where(choice.stays, 0, 1),
         last=jnp.where(choice.stays, beam.last[choice.source], choice.by),
         blank=blank - best,
         label=label - best,
-        fusion=fusion,
+        fusion=fusion - common,
         states=states,
-        offset=beam.offset + best,
+        offset=beam.offset + best + unknown,
+        fusion_offset=beam.fusion_offset + common,
     )
     return moved, beam.nodes[choice.source]
 

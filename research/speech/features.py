@@ -5,6 +5,7 @@ Axis suffixes: B batch, S samples, T frames, F mel bins, W samples of a frame, K
 `LogMel` holds the settings, `research.speech.presets` those of well-known toolkits.
 """
 
+import math
 from functools import partial
 from typing import Literal
 
@@ -123,7 +124,7 @@ def _with_edges(signal: Array, lengths: Array, config: LogMel) -> Array:
     outside_after = lengths[:, None] + jnp.arange(trail)[None, :]
     before = jnp.take_along_axis(signal, _mirrored(outside_before, lengths, config), axis=1)
     after = jnp.take_along_axis(signal, _mirrored(outside_after, lengths, config), axis=1)
-    extended = jnp.concatenate([before, signal, jnp.zeros((batch, trail))], axis=1)
+    extended = jnp.concatenate([before, signal, jnp.zeros((batch, trail), signal.dtype)], axis=1)
     extended = jax.vmap(lambda row, end, values: jax.lax.dynamic_update_slice(row, values, (end,)))(
         extended, lengths + max(lead, 0), after
     )
@@ -153,7 +154,7 @@ def _frame(signal: Array, frames: int, config: LogMel) -> Array:
 def _log(mel: Array, valid: Array, config: LogMel) -> Array:
     """Logarithm, and its lower limit relative to the utterance."""
     mel = mel + config.floor if config.floor_kind == "add" else jnp.maximum(mel, config.floor)
-    per_unit = {"natural": 1.0, "log10": 1.0 / np.log(10.0), "decibel": 10.0 / np.log(10.0)}
+    per_unit = {"natural": 1.0, "log10": 1 / math.log(10), "decibel": 10 / math.log(10)}
     logs = jnp.log(mel) * per_unit[config.log]
     if config.dynamic_range is not None:
         inside = _frame_mask(logs, valid)
@@ -202,7 +203,7 @@ def normalise_features(
         epsilon_on: what it is added to.
 
     Returns:
-        Features of the same shape, zero in padded frames.
+        Features of the same shape and dtype, zero in padded frames. Sums are in float32 at least.
 
     Example:
         >>> x = jnp.array([[[1.0], [3.0], [9.0]]])
@@ -218,18 +219,19 @@ def _normalise(
 ) -> Array:
     inside = _frame_mask(features, lengths)
     lengths = lengths[:, None, None]
-    count = jnp.maximum(lengths, 1).astype(features.dtype)
-    freedom = jnp.maximum(lengths - ddof, 1).astype(features.dtype)
-    centred = features
+    given = features.dtype
+    centred = features.astype(jnp.promote_types(given, jnp.float32))
+    count = jnp.maximum(lengths, 1).astype(centred.dtype)
+    freedom = jnp.maximum(lengths - ddof, 1).astype(centred.dtype)
     for _ in range(2):  # the second round takes away what the first sum lost over many frames
         mean = jnp.where(inside, centred, 0.0).sum(axis=1, keepdims=True) / count
         centred = jnp.where(inside, centred - mean, 0.0)
     variance = (centred**2).sum(axis=1, keepdims=True) / freedom
     if epsilon_on == "variance":
-        return centred * jax.lax.rsqrt(variance + epsilon)
+        return (centred * jax.lax.rsqrt(variance + epsilon)).astype(given)
     some = variance > 0  # the square root has no finite slope at zero
     deviation = jnp.where(some, jnp.sqrt(jnp.where(some, variance, 1.0)), 0.0)
-    return centred / (deviation + epsilon)
+    return (centred / (deviation + epsilon)).astype(given)
 
 
 def stack_frames(

@@ -316,6 +316,9 @@ def read_arpa(path: str | Path) -> NGram:
             f"{path} must be an ARPA file that ends with \\end\\ and has as many n-grams as it "
             f"says, {dict(promised)}; found {dict(found)}, last section {section}. Is it complete?"
         )
+    for gram in log_probs:  # a weight that is left out is one, and its history matters still
+        if len(gram) > 1:
+            backoffs.setdefault(gram[:-1], 0.0)
     return NGram(max(promised), log_probs, backoffs)
 
 

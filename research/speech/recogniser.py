@@ -15,6 +15,8 @@ from jaxtyping import Array, Float, Int
 
 import kernels
 from research.data.digit_strings import StringBatch
+from research.errors import ConfigError
+from research.names import suggestion
 from research.objectives.ctc import ctc
 from research.objectives.ctc_terms import Outputs, logits_of, losses_of
 from research.speech.augment import add_noise, random_gain, speed_perturb
@@ -84,13 +86,17 @@ class Recogniser(NamedTuple):
 
     ``init(key, batch)`` -> State; ``step(state, batch, key)`` -> (State, metrics), which consumes
     the state; ``evaluate(params, batch)`` -> Output, with the valid frames of the logits, which are
-    ``frame_seconds`` apart.
+    ``frame_seconds`` apart. ``blank_id`` is the class that emits nothing.
     """
 
     init: Callable[[Array, StringBatch], State]
     step: TrainStep
     evaluate: Callable[[Any, StringBatch], Output]
     frame_seconds: float
+    blank_id: int = 0
+
+
+AUGMENTATIONS = ("speed", "gain", "noise", "mask")
 
 
 def make_recogniser(
@@ -120,7 +126,18 @@ def make_recogniser(
 
     Returns:
         The functions; each compiles once per batch shape. The losses of ``evaluate`` are CTC.
+
+    Raises:
+        ConfigError: an unknown augmentation, or no view.
     """
+    unknown = [name for name in augment if name not in AUGMENTATIONS]
+    if isinstance(augment, str) or unknown:
+        near = "" if isinstance(augment, str) else suggestion(unknown[0], AUGMENTATIONS)
+        raise ConfigError(
+            f"augment must be a tuple of {', '.join(AUGMENTATIONS)}; received {augment!r}.{near}"
+        )
+    if views < 1:
+        raise ConfigError(f"views must be at least 1; received {views}.")
 
     def features(waveforms, lengths, key):
         gain_key, noise_key, mask_key = jax.random.split(key, 3)
@@ -169,6 +186,7 @@ def make_recogniser(
         step=jax.jit(step, donate_argnums=0),
         evaluate=jax.jit(evaluate),
         frame_seconds=encoder.subsampling * front_end.frame_seconds,
+        blank_id=blank_id,
     )
 
 
@@ -216,11 +234,15 @@ def example_arrays(
     mel = front_end.log_mel
     spectrograms, mel_frames = map(np.asarray, log_mel(batch.waveforms, batch.lengths, mel))
     logits, frames, _ = recogniser.evaluate(params, batch)
-    hypotheses, labels = transcribe(logits, frames), references(batch)
+    hypotheses, labels = transcribe(logits, frames, recogniser.blank_id), references(batch)
     log_posteriors = np.asarray(jax.nn.log_softmax(logits))
     paddings = np.arange(logits.shape[1])[None, :] >= np.asarray(frames)[:, None]
     aligned = kernels.ctc_alignment(
-        logits, jnp.asarray(paddings), jnp.asarray(batch.labels), jnp.asarray(batch.label_paddings)
+        logits,
+        jnp.asarray(paddings),
+        jnp.asarray(batch.labels),
+        jnp.asarray(batch.label_paddings),
+        blank_id=recogniser.blank_id,
     )
     alignments = np.asarray(aligned.frames)
     arrays: dict[str, np.ndarray] = {

@@ -3,6 +3,7 @@
 Axis suffixes: B batch, S samples, T frames, K frequency bins, F mel bins.
 """
 
+import math
 from functools import partial
 
 import jax
@@ -59,7 +60,7 @@ def vtlp(
     low, high = factors
     if not 0 < low <= high:
         raise ConfigError(f"factors must be a range (low, high) above 0, but got {factors}")
-    drawn = jax.random.uniform(key, lengths.shape, minval=low, maxval=high)
+    drawn = jax.random.uniform(key, lengths.shape, jnp.float32, minval=low, maxval=high)
     return log_mel(waveforms, lengths, config, filters=warped_filters(drawn, config, boundary))
 
 
@@ -121,13 +122,13 @@ def warped_filters(
         >>> warped_filters(jnp.array([0.9, 1.1])).shape
         (2, 129, 40)
     """
-    hz = jnp.linspace(0.0, config.sample_rate / 2, config.n_fft // 2 + 1)
+    hz = jnp.linspace(0.0, config.sample_rate / 2, config.n_fft // 2 + 1, dtype=jnp.float32)
     at = warp_frequencies(hz, factors, config.sample_rate / 2, boundary)[:, :, None]
     edges_mel = mel_edges(config.n_mels, config.low_hz, config.top_hz, config.mel_scale)
     edges_hz = mel_to_hz(edges_mel, config.mel_scale)
     edges = edges_mel if config.mel_scale == "kaldi" else edges_hz
     if config.mel_scale == "kaldi":  # whose triangles are straight in mel
-        at = 2595.0 / np.log(10.0) * jnp.log1p(at / 700.0)
+        at = 2595.0 / math.log(10.0) * jnp.log1p(at / 700.0)
     lower, centre, upper = (
         jnp.asarray(edge, jnp.float32)[None, None, :]
         for edge in (edges[:-2], edges[1:-1], edges[2:])

@@ -93,10 +93,11 @@ def test_sums_over_rows_and_heads_in_parts(programs, monkeypatch):
 # ---------------------------------------------------------------------- What does not count
 
 
-def test_what_lies_in_padding_changes_no_bit():
+@pytest.mark.parametrize("soft_cap", [None, 2.0])
+def test_what_lies_in_padding_changes_no_bit(soft_cap):
     options: dict[str, Any] = {
         "rows": 3, "queries": 18, "query_lengths": lengths(17, 0, 5), "causal": True,
-        "key_lengths": lengths(2, 3, 0), "bias": (3, 1, 18, 18),
+        "key_lengths": lengths(2, 3, 0), "bias": (3, 1, 18, 18), "soft_cap": soft_cap,
     }  # fmt: skip
     case = Case(**options)
     clean = case.found()
@@ -311,6 +312,9 @@ def test_what_it_refuses():
     assert "bfloat16" in refusal(dtypes=("float32", jnp.bfloat16, "float32"))
     assert "32 bits" in refusal(2**16, 2**16)
     assert "32 bits" in refusal(2**23, 8, 64)
+    for heads in (1, 4):  # of a bias; a head of it has fewer than 2^31 places
+        bias = jax.ShapeDtypeStruct((1, heads, 2**15, 2**14), np.dtype("float32"))
+        assert (refusal(2**15, 2**14, bias=bias) is None) == (heads == 1)
     positions: dict[str, Any] = {
         "position_query": jax.ShapeDtypeStruct((2, 8, 4, 64), np.dtype("float32")),
         "position_key": jax.ShapeDtypeStruct((1, 15, 4, 64), np.dtype("float32")),

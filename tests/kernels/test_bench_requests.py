@@ -45,6 +45,21 @@ def test_a_platform_without_a_clock_ends_with_two(monkeypatch, capsys):
     assert "no clock" in capsys.readouterr().err
 
 
+def test_a_jax_without_the_cpu_ends_with_two(monkeypatch, capsys):
+    """As under JAX_PLATFORMS=cuda: what results are compared with cannot be computed."""
+    devices = bench.jax.devices
+
+    def without_cpu(platform=None):
+        if platform == "cpu":
+            raise RuntimeError("Unknown backend cpu")
+        return devices(platform)
+
+    monkeypatch.setattr(bench.jax, "devices", without_cpu)
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    assert main() == 2
+    assert "JAX_PLATFORMS=cuda leaves it out" in capsys.readouterr().err
+
+
 def test_families_and_operations_are_selected_in_order_and_once():
     every = [("depthwise_conv1d", "tiny", TINY)]
     assert list(bench.select((), ())) == every

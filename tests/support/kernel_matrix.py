@@ -266,7 +266,7 @@ def in_haste_on_a_cpu() -> contextlib.AbstractContextManager[None]:
 
 def in_float64(function: Function, *arguments: Any) -> Any:
     """A definition in float64 on the CPU."""
-    cpu = jax.devices("cpu")[0]
+    cpu = problems.reference_device()
     with jax.enable_x64(True), jax.default_device(cpu), compiled_in_haste():
         arrays = [np.asarray(argument) for argument in arguments]
         wide = [

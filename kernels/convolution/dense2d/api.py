@@ -46,7 +46,7 @@ def conv2d(
 
     Args:
         inputs: (B, H, W, I), float32, bfloat16, float16 or float64.
-        filters: (h, w, I / groups, O).
+        filters: (h, w, I / groups, O); products take them in the dtype of ``inputs``.
         bias: (O,).
         strides: pixels between neighbouring results, down and to the right.
         padding: ``"SAME"`` keeps ceil(H / s) by ceil(W / s') pixels, what is odd below and to the

@@ -5,7 +5,8 @@ order in which filters have them. A tile of patches is gathered from the image i
 large as all patches is ever stored. In the filters' gradient rows are taps and channels, and the
 sums run over results.
 
-``F`` is a ``kernels.convolution.dense2d.form.Form``.
+``F`` is a ``kernels.convolution.dense2d.form.Form``. Its axes are named before they are handed on:
+Triton 3.6 takes an attribute of a constant for a constant only where it is used.
 """
 
 # pyright: reportInvalidTypeForm=false, reportMissingImports=false, reportGeneralTypeIssues=false
@@ -47,20 +48,22 @@ def _load_patches(
     With ONE_TAP ``dy`` and ``dx`` are numbers, and every channel counts; else each channel has a
     distance of its own.
     """
-    first = ((row * F.down.pixels + y) * F.right.pixels + x) * F.channels
-    further = (dy * F.right.pixels + dx) * F.channels + channel
+    DOWN: tl.constexpr = F.down
+    RIGHT: tl.constexpr = F.right
+    first = ((row * DOWN.pixels + y) * RIGHT.pixels + x) * F.channels
+    further = (dy * RIGHT.pixels + dx) * F.channels + channel
     if ONE_TAP:
-        if not F.down.inside:
-            present = present & _within(y + dy, F.down)
-        if not F.right.inside:
-            present = present & _within(x + dx, F.right)
+        if not DOWN.inside:
+            present = present & _within(y + dy, DOWN)
+        if not RIGHT.inside:
+            present = present & _within(x + dx, RIGHT)
         mask = present[:, None]
     else:
         mask = present[:, None] & counts[None, :]
-        if not F.down.inside:
-            mask = mask & _within(y[:, None] + dy[None, :], F.down)
-        if not F.right.inside:
-            mask = mask & _within(x[:, None] + dx[None, :], F.right)
+        if not DOWN.inside:
+            mask = mask & _within(y[:, None] + dy[None, :], DOWN)
+        if not RIGHT.inside:
+            mask = mask & _within(x[:, None] + dx[None, :], RIGHT)
     return tl.load(image + (first[:, None] + further[None, :]), mask=mask, other=0.0)
 
 
@@ -75,6 +78,8 @@ def convolve(
     A program has BM results of a phase and BN features. Programs of the same results follow each
     other, so that the image comes from memory once.
     """
+    DOWN: tl.constexpr = F.down
+    RIGHT: tl.constexpr = F.right
     C: tl.constexpr = F.channels
     N: tl.constexpr = F.features
     POSITIONS: tl.constexpr = F.positions
@@ -91,16 +96,16 @@ def convolve(
     group = pid // (COLUMNS * BLOCKS * PHASES)
     n = pid % COLUMNS * BN + tl.arange(0, BN)
     p = block * BM + tl.arange(0, BM)
-    u = p // F.right.positions % F.down.positions
-    v = p % F.right.positions
-    row = group * F.rows + p // (F.right.positions * F.down.positions)
-    result_y, first_y, tap_y, taps_y = _phase(phase // F.right.phases, F.down)
-    result_x, first_x, tap_x, taps_x = _phase(phase % F.right.phases, F.right)
+    u = p // RIGHT.positions % DOWN.positions
+    v = p % RIGHT.positions
+    row = group * F.rows + p // (RIGHT.positions * DOWN.positions)
+    result_y, first_y, tap_y, taps_y = _phase(phase // RIGHT.phases, DOWN)
+    result_x, first_x, tap_x, taps_x = _phase(phase % RIGHT.phases, RIGHT)
     present = (p < POSITIONS) if POSITIONS % BM else tl.full((BM,), True, tl.int1)
     kept = (n < N) if N % BN else tl.full((BN,), True, tl.int1)
-    y = u * F.down.pace + first_y
-    x = v * F.right.pace + first_x
-    filters += group * (F.down.taps * F.right.taps * C * N)
+    y = u * DOWN.pace + first_y
+    x = v * RIGHT.pace + first_x
+    filters += group * (DOWN.taps * RIGHT.taps * C * N)
     z = tl.zeros((BM, BN), tl.float32)
     inner = taps_y * taps_x * C
     for start in tl.range(0, inner, BK):
@@ -113,10 +118,10 @@ def convolve(
         j = tap % taps_x
         counts = k < inner
         a = _load_patches(
-            image, row, y, x, present, i * F.down.reach, j * F.right.reach, channel, counts, F,
+            image, row, y, x, present, i * DOWN.reach, j * RIGHT.reach, channel, counts, F,
             ONE_TAP,
         )  # fmt: skip
-        of_filter = (tap_y + i * F.down.every) * F.right.taps + (tap_x + j * F.right.every)
+        of_filter = (tap_y + i * DOWN.every) * RIGHT.taps + (tap_x + j * RIGHT.every)
         places = (of_filter * (C * N) + channel * CHANNEL)[:, None] + (n * FEATURE)[None, :]
         used = kept[None, :] if ONE_TAP else counts[:, None] & kept[None, :]
         b = tl.load(filters + places, mask=used, other=0.0)
@@ -129,13 +134,13 @@ def convolve(
             of_rows = (row // ROWS_PER_BIAS * N)[:, None] + n[None, :]
             mask = present[:, None] & kept[None, :]
             z += tl.load(bias + of_rows, mask=mask, other=0.0).to(tl.float32)
-    result_y += u * F.down.phases
-    result_x += v * F.right.phases
-    if F.down.results % F.down.phases:
-        present = present & (result_y < F.down.results)
-    if F.right.results % F.right.phases:
-        present = present & (result_x < F.right.results)
-    places = ((row * F.down.results + result_y) * F.right.results + result_x) * N
+    result_y += u * DOWN.phases
+    result_x += v * RIGHT.phases
+    if DOWN.results % DOWN.phases:
+        present = present & (result_y < DOWN.results)
+    if RIGHT.results % RIGHT.phases:
+        present = present & (result_x < RIGHT.results)
+    places = ((row * DOWN.results + result_y) * RIGHT.results + result_x) * N
     places = places[:, None] + n[None, :]
     stored = present[:, None] & kept[None, :]
     if SLOPE:

@@ -162,7 +162,9 @@ def with_vocabulary(
     head = configuration.head_of(config)
     # Only the head is used, so that XLA computes nothing else.
     new = jax.jit(lambda key: initial(config, key)["params"][head])(key)
-    params = {**checkpoint.variables["params"], head: new}
+    old = checkpoint.variables["params"]
+    dtype = jax.tree.leaves(old[head])[0].dtype
+    params = {**old, head: jax.tree.map(lambda weights: weights.astype(dtype), new)}
     variables = {**checkpoint.variables, "params": params}
     return replace(checkpoint, config=config, variables=variables, vocabulary=vocabulary)
 

@@ -7,14 +7,11 @@ import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import soundfile
-import soxr
 from jaxtyping import Array, Float, Int
 
 import kernels
@@ -69,14 +66,7 @@ def read_speech(path: str | os.PathLike[str], sample_rate: int) -> Float[np.ndar
     Raises:
         DataError: as `research.speech.audio.read_audio`, except for the rate.
     """
-    try:
-        rate = soundfile.info(os.fspath(path)).samplerate
-    except (soundfile.LibsndfileError, RuntimeError, OSError):
-        rate = sample_rate  # the reader below says what is wrong
-    samples = read_audio(Path(path), sample_rate=rate)
-    if rate == sample_rate:
-        return samples
-    return np.asarray(soxr.resample(samples, rate, sample_rate), np.float32)
+    return read_audio(path, sample_rate=sample_rate, resample=True)
 
 
 def emissions(
@@ -108,7 +98,7 @@ def emissions(
         (T, K), a frame every ``checkpoint.frame_seconds``.
 
     Raises:
-        DataError: the waveform is too short for a frame.
+        DataError: the waveform is too short for a frame, or the logits are not finite.
         ConfigError: chunks that consist of overlap.
     """
     config, front_end = checkpoint.config, checkpoint.front_end
@@ -122,7 +112,7 @@ def emissions(
             f"{front_end.sample_rate} Hz are not; record more or join recordings"
         )
     if chunk_seconds is None or len(waveform) <= 2 * chunk_seconds * front_end.sample_rate:
-        return jnp.asarray(_heard(checkpoint, waveform, frames_of))
+        return _finite(_heard(checkpoint, waveform, frames_of))
     stride_seconds = chunk_seconds / 6 if stride_seconds is None else stride_seconds
     chunks = chunks_of(
         len(waveform),
@@ -131,9 +121,22 @@ def emissions(
         hop=config.stride * front_end.hop,
         frames_of=frames_of,
     )
-    return jnp.concatenate(
-        [_heard(checkpoint, waveform[chunk.samples], frames_of)[chunk.frames] for chunk in chunks]
-    )
+    parts = []
+    for chunk in chunks:
+        logits = _heard(checkpoint, waveform[chunk.samples], frames_of)
+        parts.append(logits[chunk.frames])
+    return _finite(np.concatenate(parts))
+
+
+def _finite(logits: Float[np.ndarray, "T K"]) -> Float[Array, "T K"]:
+    """As an array of JAX; NaN would be read as silence."""
+    if not np.isfinite(logits).all():
+        bad = int((~np.isfinite(logits)).any(axis=1).sum())
+        raise DataError(
+            f"a recogniser must give finite logits, but {bad} of {len(logits)} frames are not; is "
+            "a sample or a weight not finite, or too large for the checkpoint's precision?"
+        )
+    return jnp.asarray(logits)
 
 
 def transcribe(
