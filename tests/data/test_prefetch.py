@@ -1,5 +1,7 @@
+import gc
 import threading
 import time
+import weakref
 
 import pytest
 
@@ -35,6 +37,28 @@ def test_the_next_batches_are_read_while_one_is_used_and_none_beyond_the_end():
 def test_a_step_out_of_order_is_read_then():
     with Prefetched(lambda step: step, stop=100, ahead=2, workers=1) as batches:
         assert [batches(step) for step in (0, 50, 51, 3)] == [0, 50, 51, 3]
+
+
+def test_what_was_read_ahead_of_another_place_is_not_kept():
+    class Batch:
+        pass
+
+    read, arrived = {}, threading.Event()
+
+    def batch(step):
+        made = Batch()
+        read[step] = weakref.ref(made)
+        if step == 51:
+            arrived.set()
+        return made
+
+    with Prefetched(batch, stop=100, ahead=2, workers=1) as batches:
+        batches(50)
+        assert arrived.wait(timeout=10)
+        batches(3)  # read after 51 is, by the only thread
+        batches(4)
+        gc.collect()
+        assert read[51]() is None
 
 
 def test_an_error_comes_with_its_own_step():

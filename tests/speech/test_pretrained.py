@@ -324,6 +324,14 @@ def test_a_new_head_keeps_the_encoder():
     assert len(np.unique(params["lm_head"]["kernel"])) > 40
 
 
+def test_a_new_head_has_the_precision_of_the_old():
+    checkpoint = checkpoint_of("wav2vec2-layer")
+    halved = jax.tree.map(lambda weights: weights.astype(jnp.bfloat16), checkpoint.variables)
+    vocabulary = Characters(("x", "y", "<pad>"))
+    changed = with_vocabulary(replace(checkpoint, variables=halved), vocabulary, jax.random.key(0))
+    assert {weights.dtype.name for weights in jax.tree.leaves(changed.variables)} == {"bfloat16"}
+
+
 def test_only_modules_that_exist_can_be_frozen():
     import optax
 

@@ -15,7 +15,13 @@ from research.objectives.ctc import ctc
 from research.objectives.ctc_terms import EncoderOutput
 from research.objectives.registry import OBJECTIVES
 from research.speech.log_mel_config import LogMel
-from research.speech.recogniser import FrontEnd, Output, make_recogniser
+from research.speech.recogniser import (
+    FrontEnd,
+    Output,
+    Recogniser,
+    example_arrays,
+    make_recogniser,
+)
 from research.speech.tokenisers import CharacterTokeniser
 from research.speech.training import count_too_long, keep_tokeniser
 from research.speech.training_plan import Plan
@@ -67,6 +73,25 @@ def test_the_loss_of_a_batch_is_that_of_the_objective():
     expected = ctc(logits, frames, labels, paddings)
     losses = jnp.array([alone[0], jnp.inf])
     assert Output(logits, frames, losses).loss == pytest.approx(float(expected))
+
+
+def test_examples_are_read_with_the_blank_of_their_recogniser():
+    path = jnp.array([2, 0, 2, 0, 1])
+    logits, frames = 9.0 * jax.nn.one_hot(path, 3)[None], jnp.array([5])
+    recogniser = Recogniser(
+        init=lambda key, batch: pytest.fail("nothing is trained"),
+        step=lambda state, batch, key: pytest.fail("nothing is trained"),
+        evaluate=lambda params, batch: Output(logits, frames, jnp.zeros(1)),
+        frame_seconds=0.04,
+        blank_id=2,
+    )
+    labels = np.array([[0, 0, 1]], np.int32)
+    waveforms = np.zeros((1, 1600), np.float32)
+    batch = StringBatch(waveforms, np.array([1600], np.int32), labels, np.zeros((1, 3), np.float32))
+    front_end = FrontEnd(LogMel(sample_rate=8000, n_fft=256, window=200, hop=80), stack=4)
+    arrays = example_arrays(recogniser, front_end, {}, batch, count=1)
+    assert arrays["hypothesis_0"].tolist() == [0, 0, 1]
+    assert arrays["alignment_0"].tolist() == path.tolist()
 
 
 def test_where_no_text_fits_the_loss_is_not_that_of_a_perfect_recogniser():
